@@ -1,0 +1,174 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// A migration is one forward step: the same for both databases, written in
+// PostgreSQL's words, or a pair where the dialects truly part
+// (NNNN_x.sqlite.sql replaces NNNN_x.sql).
+type migration struct {
+	version int64
+	name    string
+	sql     string
+}
+
+// steps lists the migrations of a dialect in order.
+func steps(dialect string) ([]migration, error) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	var out []migration
+	for _, f := range files {
+		name := strings.TrimSuffix(path.Base(f), ".sql")
+		if strings.HasSuffix(name, ".sqlite") {
+			continue
+		}
+		if twin := strings.TrimSuffix(f, ".sql") + ".sqlite.sql"; dialect == "sqlite" && slices.Contains(files, twin) {
+			f = twin
+		}
+		text, err := migrations.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		number, _, _ := strings.Cut(name, "_")
+		v, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("migration %s: the name must start with its number", f)
+		}
+		m := migration{version: v, name: name, sql: string(text)}
+		if dialect == "sqlite" {
+			m.sql = strings.NewReplacer("TIMESTAMPTZ", "DATETIME", "BYTEA", "BLOB").Replace(m.sql)
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// migrationLock is the number of PostgreSQL's advisory lock: "patauth" in ASCII.
+const migrationLock = 0x70617461757468
+
+func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provider, error) {
+	dialect := goose.DialectSQLite3
+	if db.dialect == "postgres" {
+		dialect = goose.DialectPostgres
+		l, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, 60))
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, goose.WithSessionLocker(l))
+	}
+	var list []*goose.Migration
+	for _, m := range all {
+		list = append(list, goose.NewGoMigration(m.version, &goose.GoFunc{
+			RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, m.sql)
+				return err
+			},
+		}, nil))
+	}
+	opts = append(opts, goose.WithGoMigrations(list...), goose.WithDisableGlobalRegistry(true))
+	return goose.NewProvider(dialect, db.sql, nil, opts...)
+}
+
+// Migrate brings the schema to the newest version, each step in a transaction,
+// under a lock that waits up to a minute for another migrator. It returns the
+// names of the steps it applied.
+func (db *DB) Migrate(ctx context.Context) ([]string, error) {
+	all, err := steps(db.dialect)
+	if err != nil {
+		return nil, err
+	}
+	if db.dialect == "sqlite" {
+		unlock, err := lockFile(db.path + ".migrate")
+		if err != nil {
+			return nil, fmt.Errorf("lock migrations: %w", err)
+		}
+		defer unlock()
+	} else if err := db.Ping(ctx); err != nil {
+		return nil, fmt.Errorf("migrate: %w", err)
+	}
+	p, err := db.goose(all)
+	if err != nil {
+		return nil, fmt.Errorf("migrate: %w", err)
+	}
+	done, err := p.Up(ctx)
+	var names []string
+	for _, d := range done {
+		if i := slices.IndexFunc(all, func(m migration) bool { return m.version == d.Source.Version }); i >= 0 {
+			names = append(names, all[i].name)
+		}
+	}
+	if err != nil {
+		return names, fmt.Errorf("migrate: %w", mapErr(err))
+	}
+	return names, nil
+}
+
+// Schema says where the database's schema is and where this program wants it.
+type Schema struct {
+	Version int64 `json:"version"`
+	Wanted  int64 `json:"wanted"`
+}
+
+// Old reports whether the schema is older than this program needs. A newer one
+// is fine: migrations only ever add what the previous release can ignore.
+func (s Schema) Old() bool { return s.Version < s.Wanted }
+
+// SchemaStatus reads the schema's version.
+func (db *DB) SchemaStatus(ctx context.Context) (Schema, error) {
+	all, err := steps(db.dialect)
+	if err != nil {
+		return Schema{}, err
+	}
+	s := Schema{Wanted: all[len(all)-1].version}
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	exists := "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'goose_db_version'"
+	if db.dialect == "sqlite" {
+		exists = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'goose_db_version'"
+	}
+	var n int
+	if err := db.sql.QueryRowContext(ctx, exists).Scan(&n); err != nil {
+		return s, fmt.Errorf("schema status: %w", mapErr(err))
+	}
+	if n == 0 {
+		return s, nil
+	}
+	err = db.sql.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version").Scan(&s.Version)
+	if err != nil {
+		return s, fmt.Errorf("schema status: %w", mapErr(err))
+	}
+	return s, nil
+}
+
+// lockFile holds an exclusive lock on path until unlock.
+func lockFile(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
