@@ -1,0 +1,195 @@
+// Package keys keeps the keys that sign tokens: one active key per algorithm,
+// made once for all replicas, sealed in the database, published in the JWK Set.
+//
+// A replica signs only with keys it has read lately (Fresh): rather no token
+// than one signed with a key that was retired meanwhile.
+package keys
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// Algorithms lists what the provider signs with (RFC 7518, Section 3.1). ES256
+// is the default; RS256 is what every relying party can verify (OpenID Connect
+// Core, Section 15.1).
+var Algorithms = []string{"ES256", "RS256"}
+
+const (
+	refreshEvery = 30 * time.Second
+	staleAfter   = 5 * time.Minute
+	rsaBits      = 3072
+)
+
+// ErrNoKey says that no active key for the algorithm is at hand, or that the
+// keys were last read too long ago to sign with.
+var ErrNoKey = errors.New("no signing key")
+
+// Keys is the key set of one replica. It is safe for concurrent use.
+type Keys struct {
+	db  *storage.DB
+	set atomic.Pointer[set]
+}
+
+// A set is one reading of the keys; it is never changed.
+type set struct {
+	read   time.Time
+	active map[string]jose.SigningKey // by algorithm
+	public map[string]jose.JSONWebKey // by kid
+	jwks   []byte
+}
+
+// Open reads the keys, making those that are missing.
+func Open(ctx context.Context, db *storage.DB) (*Keys, error) {
+	k := &Keys{db: db}
+	if err := k.Refresh(ctx); err != nil {
+		return nil, fmt.Errorf("open signing keys: %w", err)
+	}
+	return k, nil
+}
+
+// Refresh reads the keys anew, making those that are missing.
+func (k *Keys) Refresh(ctx context.Context) error {
+	rows, err := k.db.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	made := false
+	for _, alg := range Algorithms {
+		if !hasActive(rows, alg) {
+			if err := k.make(ctx, alg); err != nil {
+				return err
+			}
+			made = true
+		}
+	}
+	if made {
+		if rows, err = k.db.SigningKeys(ctx); err != nil {
+			return err
+		}
+	}
+	s, err := k.load(rows)
+	if err != nil {
+		return err
+	}
+	k.set.Store(s)
+	return nil
+}
+
+// Run refreshes the keys until ctx ends. A failure keeps the old ones; Fresh
+// tells when they are too old.
+func (k *Keys) Run(ctx context.Context) error {
+	t := time.NewTicker(refreshEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if err := k.Refresh(ctx); err != nil && ctx.Err() == nil {
+				slog.ErrorContext(ctx, "refresh signing keys", "event", "keys.refresh.failed", "error", err.Error())
+			}
+		}
+	}
+}
+
+// Fresh reports whether the keys were read lately enough to sign with.
+func (k *Keys) Fresh() bool { return time.Since(k.set.Load().read) < staleAfter }
+
+// JWKS is the JWK Set (RFC 7517, Section 5) with the public keys, as JSON.
+func (k *Keys) JWKS() []byte { return k.set.Load().jwks }
+
+func hasActive(rows []storage.SigningKey, alg string) bool {
+	for _, r := range rows {
+		if r.Alg == alg && r.State == "active" {
+			return true
+		}
+	}
+	return false
+}
+
+// make creates the active key of alg. Another replica may be first; its key serves.
+func (k *Keys) make(ctx context.Context, alg string) error {
+	private, err := generate(alg)
+	if err != nil {
+		return fmt.Errorf("make %s key: %w", alg, err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return fmt.Errorf("make %s key: %w", alg, err)
+	}
+	now := storage.Now()
+	row := storage.SigningKey{ID: storage.NewID(), Alg: alg, State: "active", CreatedAt: now, ActivatedAt: &now}
+	public, err := json.Marshal(jose.JSONWebKey{Key: private.Public(), KeyID: row.ID, Algorithm: alg, Use: "sig"})
+	if err != nil {
+		return fmt.Errorf("make %s key: %w", alg, err)
+	}
+	row.Public = string(public)
+	row.Private = k.db.Seal("signing_key", "private", row.ID, der)
+	err = k.db.Tx(ctx, func(ctx context.Context) error {
+		if err := k.db.AddSigningKey(ctx, &row); err != nil {
+			return err
+		}
+		return k.db.Audit(ctx, storage.AuditEvent{Event: "key.made", Actor: "system", Object: "key:" + row.ID})
+	})
+	if err != nil && !errors.Is(err, storage.ErrConflict) {
+		return fmt.Errorf("make %s key: %w", alg, err)
+	}
+	return nil
+}
+
+func generate(alg string) (crypto.Signer, error) {
+	switch alg {
+	case "ES256":
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "RS256":
+		return rsa.GenerateKey(rand.Reader, rsaBits)
+	}
+	return nil, fmt.Errorf("unknown algorithm")
+}
+
+func (k *Keys) load(rows []storage.SigningKey) (*set, error) {
+	s := &set{read: time.Now(), active: map[string]jose.SigningKey{}, public: map[string]jose.JSONWebKey{}}
+	published := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, r := range rows {
+		var public jose.JSONWebKey
+		if err := json.Unmarshal([]byte(r.Public), &public); err != nil {
+			return nil, fmt.Errorf("key %s: %w", r.ID, err)
+		}
+		s.public[r.ID] = public
+		published.Keys = append(published.Keys, public)
+		if r.State != "active" {
+			continue
+		}
+		der, err := k.db.Unseal("signing_key", "private", r.ID, r.Private)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", r.ID, err)
+		}
+		private, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: not PKCS #8", r.ID)
+		}
+		s.active[r.Alg] = jose.SigningKey{
+			Algorithm: jose.SignatureAlgorithm(r.Alg),
+			Key:       jose.JSONWebKey{Key: private, KeyID: r.ID},
+		}
+	}
+	var err error
+	s.jwks, err = json.Marshal(published)
+	return s, err
+}
