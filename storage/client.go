@@ -33,9 +33,10 @@ func (s *Strings) Scan(src any) error {
 type Client struct {
 	ID   string
 	Name string
-	// AuthMethod is the one way the client authenticates at the token endpoint:
-	// "none" for public clients, "client_secret_basic" or "client_secret_post".
-	AuthMethod string
+	// AuthMethods are the ways the client may authenticate at the token endpoint,
+	// one per request: "none" alone for public clients, else
+	// "client_secret_basic", "client_secret_post" or both.
+	AuthMethods Words
 	// Secrets are keyed digests; two may be live at once, for rotation.
 	Secrets                JSON[[]ClientSecret]
 	RedirectURIs           Strings
@@ -64,7 +65,7 @@ type ClientSecret struct {
 func (Client) TableName() string { return "client" }
 
 // Public reports whether the client cannot keep a secret (RFC 6749, Section 2.1).
-func (c Client) Public() bool { return c.AuthMethod == "none" }
+func (c Client) Public() bool { return c.AuthMethods.Has("none") }
 
 const purposeClientSecret = "client-secret"
 

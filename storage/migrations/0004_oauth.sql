@@ -1,7 +1,7 @@
 CREATE TABLE client (
     id                        TEXT PRIMARY KEY,
     name                      TEXT NOT NULL,
-    auth_method               TEXT NOT NULL,
+    auth_methods              TEXT NOT NULL,
     secrets                   TEXT NOT NULL,
     redirect_uris             TEXT NOT NULL,
     post_logout_redirect_uris TEXT NOT NULL,
