@@ -1,0 +1,126 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// contentPolicy lets a page use this site's own script, style and pictures, and
+// nothing else (CSP Level 3).
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// Chain stands in front of everything: it gives the request its id, its log
+// line and its limits, the answer its security headers, and refuses what
+// another site's page makes a browser send.
+func Chain(s *Site, next http.Handler) http.Handler {
+	return s.record(s.guard(s.sameOrigin(next)))
+}
+
+// record opens the request's record, catches panics and closes the record.
+func (s *Site) record(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		httpInflight.Inc()
+		defer httpInflight.Dec()
+		rec := &record{ResponseWriter: w, start: time.Now(), face: faceOf(r.URL.Path)}
+		rec.id, rec.ip = s.origin(r)
+		w.Header().Set("X-Request-Id", rec.id)
+		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
+		defer rec.finish(r.Context(), r.Method)
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(p)
+			}
+			panics.WithLabelValues("http").Inc()
+			Note(r.Context(), "stack", string(debug.Stack()))
+			s.fail(rec, r, rec.face, fmt.Errorf("panic: %v", p))
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// guard sets the headers that every answer has and the limits of every request.
+func (s *Site) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", contentPolicy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		if s.Secure() {
+			h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+		}
+		// No route takes uploads, and some parsers would spool one to disk.
+		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.HasPrefix(kind, "multipart/") {
+			httpRejected.WithLabelValues("content_type").Inc()
+			s.fail(w, r, faceOf(r.URL.Path), ErrUnsupportedMediaType)
+			return
+		}
+		if r.ContentLength > maxBody {
+			httpRejected.WithLabelValues("body").Inc()
+			s.fail(w, r, faceOf(r.URL.Path), ErrTooLarge)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sameOrigin refuses state-changing requests that a page of another origin
+// made, by Sec-Fetch-Site and Origin. Only POST below /oauth2/ may come from
+// anywhere: clients authenticate there, and a client may POST to the
+// authorization endpoint (OpenID Connect Core, Section 3.1.2.1).
+func (s *Site) sameOrigin(next http.Handler) http.Handler {
+	p := http.NewCrossOriginProtection()
+	if u, err := url.Parse(s.Issuer); err == nil && u.Host != "" {
+		p.AddTrustedOrigin(u.Scheme + "://" + u.Host) // the Host header may be a proxy's
+	}
+	p.AddInsecureBypassPattern("POST /oauth2/")
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reason := r.Header.Get("Sec-Fetch-Site")
+		if reason != "cross-site" && reason != "same-site" {
+			reason = "origin"
+		}
+		csrfRejections.WithLabelValues(reason).Inc()
+		Event(r.Context(), "http.cross_origin.refused", "reason", reason)
+		s.fail(w, r, faceOf(r.URL.Path), ErrDenied)
+	}))
+	return p.Handler(next)
+}
+
+// faceOf is the face of a path that no route has claimed.
+func faceOf(path string) face {
+	switch {
+	case strings.HasPrefix(path, "/api/"), strings.HasPrefix(path, "/admin/"):
+		return problemFace
+	case strings.HasPrefix(path, "/oauth2/") && !strings.HasPrefix(path, "/oauth2/auth"):
+		return oauthFace
+	}
+	return pageFace
+}
+
+// NewServer is h behind limits of time and size: a header within 5 seconds and
+// 16 KiB, a request within 15, an answer within 60.
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    12 << 10, // net/http adds 4 KiB
+	}
+}

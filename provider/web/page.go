@@ -1,0 +1,96 @@
+package web
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// Render answers with a page of templates in the language of the request:
+// ui_locales of the authorization request, then the patient's, then the
+// browser's. Nothing is written where it returns an error.
+func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, page string, view any) error {
+	lang := Lang(r)
+	if req, ok := s.request(r); ok {
+		FormTarget(w, req.Params.Get("redirect_uri"))
+		if l := match(req.Params.Get("ui_locales")); l != "" {
+			lang = l
+		}
+	}
+	var b bytes.Buffer
+	if err := s.Pages.Page(&b, lang, page, view); err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", lang)
+	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		b.WriteTo(w)
+	}
+	return nil
+}
+
+// request is the authorization request that the page belongs to, if any. It
+// only decorates the page, so a failure to read it is no failure of the page.
+func (s *Site) request(r *http.Request) (storage.AuthRequest, bool) {
+	if s.DB == nil {
+		return storage.AuthRequest{}, false
+	}
+	flow, err := FlowOf(r.URL.Query())
+	if err != nil || flow.Request == "" {
+		if flow, err = FlowOf(r.PostForm); err != nil || flow.Request == "" {
+			return storage.AuthRequest{}, false
+		}
+	}
+	req, err := s.DB.AuthRequest(r.Context(), flow.Request, storage.Now())
+	return req, err == nil
+}
+
+// FormTarget allows forms of this page to end up at uri. A browser applies
+// form-action to the redirects after a form, too (CSP Level 3, Section 6.3.1;
+// Chromium does so), and the last step of a sign-in leads to the client.
+// uri must be one that was registered and verified.
+func FormTarget(w http.ResponseWriter, uri string) {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme == "" {
+		return
+	}
+	source := u.Scheme + ":"
+	if u.Scheme == "http" || u.Scheme == "https" {
+		source += "//" + u.Host
+	}
+	if strings.ContainsAny(source, " ;,'\"") || source == "javascript:" || source == "data:" || strings.HasSuffix(source, "//") {
+		return
+	}
+	csp := w.Header().Get("Content-Security-Policy")
+	w.Header().Set("Content-Security-Policy", strings.Replace(csp, "form-action 'self'", "form-action 'self' "+source, 1))
+}
+
+// Message is what the page "message" says: keys, and a link to go on with.
+type Message struct {
+	Title, Text string // keys without arguments
+	Next        string // a path, or ""
+	Action      string // the key of the link's text
+}
+
+// ProblemPage explains a row of the table. GET /problems/{row}
+func (s *Site) ProblemPage(w http.ResponseWriter, r *http.Request) error {
+	name := strings.TrimPrefix(r.URL.Path, "/problems/")
+	i := slices.IndexFunc(table, func(row Row) bool { return row.Name == name })
+	if i < 0 {
+		return storage.ErrNotFound
+	}
+	return s.Render(w, r, http.StatusOK, "problem", problemView{Row: table[i], Title: "error." + name + ".title", Text: "error." + name})
+}
+
+type problemView struct {
+	Row
+	Title, Text string
+}

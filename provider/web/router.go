@@ -1,0 +1,36 @@
+package web
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gorilla/mux"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// Router is a router that answers unknown paths (404) and wrong methods (405)
+// in the face of their part of the site, and makes its routes known to the log.
+func (s *Site) Router() *mux.Router {
+	router := mux.NewRouter()
+	router.Use(Route)
+	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, faceOf(r.URL.Path), storage.ErrNotFound)
+	})
+	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// RFC 9110, Section 15.5.6: the answer names what is allowed.
+		var allowed []string
+		for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+			probe := r.Clone(r.Context())
+			probe.Method = m
+			var match mux.RouteMatch
+			if router.Match(probe, &match) && match.MatchErr == nil {
+				allowed = append(allowed, m)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		httpRejected.WithLabelValues("method").Inc()
+		s.fail(w, r, faceOf(r.URL.Path), ErrMethod)
+	})
+	return router
+}
