@@ -119,7 +119,7 @@ func (db *DB) Unseal(table, column, row string, sealed []byte) ([]byte, error) {
 		return nil, ErrSealed
 	}
 	aead, ok := db.sealer.aead[parts[1]]
-	raw, err := base64.RawStdEncoding.DecodeString(parts[2])
+	raw, err := base64.RawStdEncoding.Strict().DecodeString(parts[2])
 	if !ok || err != nil || len(raw) < chacha20poly1305.NonceSizeX {
 		return nil, ErrSealed
 	}

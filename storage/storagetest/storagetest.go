@@ -1,0 +1,78 @@
+// Package storagetest gives tests a fresh, migrated database: SQLite always,
+// PostgreSQL where there is one.
+package storagetest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"database/sql"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// Variable names the environment variable that holds the URL of a PostgreSQL
+// server whose user may create databases. `make test` sets it.
+const Variable = "PATAUTH_TEST_POSTGRES"
+
+// Each runs test on a fresh database of each kind.
+func Each(t *testing.T, test func(*testing.T, *storage.DB)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, SQLite(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, Postgres(t)) })
+}
+
+// SQLite is a fresh SQLite database in a folder of the test.
+func SQLite(t testing.TB) *storage.DB {
+	t.Helper()
+	return open(t, "sqlite:"+filepath.Join(t.TempDir(), "patauth.db"))
+}
+
+// Postgres is a fresh PostgreSQL database, dropped when the test ends. Without
+// a server the test is skipped.
+func Postgres(t testing.TB) *storage.DB {
+	t.Helper()
+	server := os.Getenv(Variable)
+	if server == "" {
+		t.Skip("no PostgreSQL: set " + Variable + " or run make test")
+	}
+	admin, err := sql.Open("pgx", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "test_" + strings.ToLower(storage.NewID())
+	if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := admin.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+		admin.Close()
+	})
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return open(t, u.String())
+}
+
+func open(t testing.TB, dsn string) *storage.DB {
+	t.Helper()
+	db, err := storage.Open(context.Background(), storage.Config{DSN: dsn, Keys: storage.NewKeyring()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	if _, err := db.Migrate(context.Background()); err != nil {
+		t.Fatal(fmt.Errorf("migrate: %w", err))
+	}
+	return db
+}
