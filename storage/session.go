@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -112,12 +113,9 @@ func (db *DB) EndSession(ctx context.Context, patientID, id string, now time.Tim
 	})
 }
 
-// EndSessions ends every session of a patient but exceptID ("" for none) and
-// returns the ids of those it ended.
-func (db *DB) EndSessions(ctx context.Context, patientID, exceptID string, now time.Time) ([]string, error) {
-	var ended []string
-	err := db.Tx(ctx, func(ctx context.Context) error {
-		ended = nil
+// EndSessions ends every session of a patient but exceptID; "" excepts none.
+func (db *DB) EndSessions(ctx context.Context, patientID, exceptID string, now time.Time) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
 		var live []string
 		err := db.g(ctx).Model(&Session{}).
 			Where("patient_id = ? AND id <> ? AND ended_at IS NULL", patientID, exceptID).Order("id").Pluck("id", &live).Error
@@ -125,23 +123,19 @@ func (db *DB) EndSessions(ctx context.Context, patientID, exceptID string, now t
 			return mapErr(err)
 		}
 		for _, id := range live {
-			switch err := db.EndSession(ctx, patientID, id, now); err {
-			case nil:
-				ended = append(ended, id)
-			case ErrNotFound: // ended meanwhile
-			default:
+			// One that ended meanwhile is as it should be.
+			if err := db.EndSession(ctx, patientID, id, now); err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 		}
 		return nil
 	})
-	return ended, err
 }
 
 // SessionsOf lists the live sessions of a patient, the last used first.
-func (db *DB) SessionsOf(ctx context.Context, patientID string, now time.Time) ([]Session, error) {
+func (db *DB) SessionsOf(ctx context.Context, patientID string) ([]Session, error) {
 	var out []Session
-	err := db.g(ctx).Where("patient_id = ? AND ended_at IS NULL AND expires_at > ?", patientID, now).
+	err := db.g(ctx).Where("patient_id = ? AND ended_at IS NULL AND expires_at > ?", patientID, Now()).
 		Order("last_seen_at DESC, id").Find(&out).Error
 	return out, mapErr(err)
 }

@@ -1,0 +1,131 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// The Authentication Context Class References of tokens (OpenID Connect Core,
+// Section 2), from weak to strong.
+const (
+	ACROneFactor         = "urn:patauth:acr:one-factor"
+	ACRTwoFactor         = "urn:patauth:acr:two-factor"
+	ACRPhishingResistant = "phr" // OpenID Connect Extended Authentication Profile ACR Values 1.0
+)
+
+// Need is what a page or a client asks of a session.
+type Need struct {
+	// Level is how many factors: 0 none, 1 one, 2 two. A passkey that verifies
+	// its user is two: something one has, and knows or is.
+	Level int
+	// Phishing asks for a factor that cannot be given away to another site.
+	Phishing bool
+	// After asks that a factor was proven at this time or later.
+	After time.Time
+}
+
+// Step is what is missing.
+type Step int
+
+// The steps, in the order in which a patient takes them.
+const (
+	StepNone   Step = iota // nothing is missing
+	StepLogin              // sign in, or sign in again
+	StepSecond             // prove the second factor
+	StepEnrol              // set a second factor up
+)
+
+// Missing names the first thing that s lacks for need; s is nil where nobody is
+// signed in. hasSecond says that the patient has a factor to prove at
+// StepSecond: see Second. It is pure, and now is only there to be compared.
+func Missing(s *storage.Session, hasSecond bool, need Need, now time.Time) Step {
+	if need.Level == 0 && !need.Phishing && need.After.IsZero() {
+		return StepNone
+	}
+	if s == nil || s.EndedAt != nil || !now.Before(s.ExpiresAt) || level(s) == 0 {
+		return StepLogin
+	}
+	// The resolution is a microsecond: what happens in the same one counts.
+	if s.AuthTime.Before(need.After) {
+		return StepLogin
+	}
+	if level(s) >= need.Level && (!need.Phishing || phishingResistant(s)) {
+		return StepNone
+	}
+	if need.Level >= 2 && !has(s, Password) && !has(s, Passkey) {
+		return StepLogin // a code alone is no first factor
+	}
+	if !hasSecond {
+		return StepEnrol
+	}
+	return StepSecond
+}
+
+// Second reports whether a patient has the factor that need calls for at
+// StepSecond: a passkey where it must resist phishing, else any second factor.
+func Second(ctx context.Context, db *storage.DB, patientID string, need Need) (bool, error) {
+	if !need.Phishing {
+		return db.HasSecondFactor(ctx, patientID)
+	}
+	all, err := db.Credentials(ctx, patientID)
+	for _, c := range all {
+		if c.Kind == storage.KindPasskey {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// level is how many factors s has proven.
+func level(s *storage.Session) int {
+	owns := has(s, TOTP) || has(s, Passkey)
+	switch {
+	case has(s, PasskeyUV), owns && has(s, Password):
+		return 2
+	case owns, has(s, Password):
+		return 1
+	}
+	return 0
+}
+
+func has(s *storage.Session, factor string) bool {
+	_, ok := s.Factors[factor]
+	return ok
+}
+
+func phishingResistant(s *storage.Session) bool { return has(s, Passkey) || has(s, PasskeyUV) }
+
+// ACR is what s is worth: the strongest class it meets.
+func ACR(s *storage.Session) string {
+	switch {
+	case level(s) < 2:
+		return ACROneFactor
+	case phishingResistant(s):
+		return ACRPhishingResistant
+	}
+	return ACRTwoFactor
+}
+
+// AMR is how s was proven, in the words of RFC 8176, Section 2. A passkey is
+// "swk": without attestation nobody can vouch for hardware. "user" says that
+// the holder was there.
+func AMR(s *storage.Session) []string {
+	var amr []string
+	for _, m := range []struct {
+		word string
+		ok   bool
+	}{
+		{"pwd", has(s, Password)},
+		{"otp", has(s, TOTP)},
+		{"swk", phishingResistant(s)},
+		{"user", phishingResistant(s)},
+		{"mfa", level(s) >= 2},
+	} {
+		if m.ok {
+			amr = append(amr, m.word)
+		}
+	}
+	return amr
+}

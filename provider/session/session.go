@@ -1,0 +1,165 @@
+// Package session is the cookie, and whom it belongs to. A session remembers
+// which factors were proven and when; from that alone follows what it is worth
+// (ACR, AMR) and what a page or a client still has to ask for (Missing). No step
+// of a sign-in is stored anywhere: every guard asks Missing again.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// The factors that a session can remember.
+const (
+	Password  = "pwd"
+	TOTP      = "otp"
+	Passkey   = "passkey"    // a key whose holder touched it
+	PasskeyUV = "passkey_uv" // a key that verified its holder by PIN or biometrics
+)
+
+// Sessions opens, raises and guards the sessions of one issuer.
+type Sessions struct {
+	DB   *storage.DB
+	Site *web.Site
+	Config
+}
+
+// Config bounds the life of a session.
+type Config struct {
+	// Idle ends a session that was not used for so long. Default 30m, at most 1h.
+	Idle time.Duration `yaml:"idle" env:"IDLE"`
+	// Absolute ends a session however much it is used. Default 12h, at most 24h.
+	Absolute time.Duration `yaml:"absolute" env:"ABSOLUTE"`
+}
+
+// Defaults are the limits that hold where nothing is configured.
+func Defaults() Config { return Config{Idle: 30 * time.Minute, Absolute: 12 * time.Hour} }
+
+// Validate refuses limits beyond those of NIST SP 800-63B-4, Section 2.2.3.
+func (c Config) Validate() error {
+	var faults []error
+	if c.Idle < time.Minute || c.Idle > time.Hour {
+		faults = append(faults, fmt.Errorf("session.idle: %s is not between 1m and 1h", c.Idle))
+	}
+	if c.Absolute < c.Idle || c.Absolute > 24*time.Hour {
+		faults = append(faults, fmt.Errorf("session.absolute: %s is not between session.idle and 24h", c.Absolute))
+	}
+	return errors.Join(faults...)
+}
+
+// Start signs a patient in who has just proven factors, and sets the cookie.
+// Where the browser already has a session of this patient, that one is raised;
+// a session of anybody else ends. The caller has made sure that the patient may
+// sign in. ctx may carry the transaction that the proof was spent in.
+func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, factors ...string) (*storage.Session, error) {
+	old, ok := From(ctx)
+	if ok && old.PatientID == patientID {
+		return s.Raise(ctx, w, r, factors...)
+	}
+	now := storage.Now()
+	handle := storage.NewHandle(handlePrefix)
+	fresh := &storage.Session{
+		ID: storage.NewID(), Digest: storage.Digest(handle), PatientID: patientID, Factors: proven(nil, factors, now),
+		AuthTime: now, CreatedAt: now, LastSeenAt: now, ExpiresAt: now.Add(s.Absolute),
+		UserAgent: userAgent(r), IP: web.ClientIP(r.Context()),
+	}
+	err := s.DB.Tx(ctx, func(ctx context.Context) error {
+		if ok {
+			err := s.DB.EndSession(ctx, old.PatientID, old.ID, now)
+			if err != nil && !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
+		}
+		return s.DB.CreateSession(ctx, fresh)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start session: %w", err)
+	}
+	setCookie(w, web.Cookie(s.Site.Issuer, web.SessionCookie, handle, 0))
+	web.Note(ctx, "session", fresh.ID)
+	return fresh, nil
+}
+
+// Raise adds factors that were just proven to the session of ctx. The session
+// keeps its id and gets a new handle; the old one is dead. Without a session it
+// is web.ErrLogin; where another request has raised it meanwhile, ErrSpent.
+func (s *Sessions) Raise(ctx context.Context, w http.ResponseWriter, r *http.Request, factors ...string) (*storage.Session, error) {
+	old, ok := From(ctx)
+	if !ok {
+		return nil, web.ErrLogin
+	}
+	now := storage.Now()
+	handle := storage.NewHandle(handlePrefix)
+	raised := *old
+	raised.Digest, raised.Factors = storage.Digest(handle), proven(old.Factors, factors, now)
+	raised.AuthTime, raised.LastSeenAt = now, now
+	raised.UserAgent, raised.IP = userAgent(r), web.ClientIP(r.Context())
+	if err := s.DB.ReplaceSession(ctx, old.Digest, &raised); err != nil {
+		return nil, fmt.Errorf("raise session: %w", err)
+	}
+	setCookie(w, web.Cookie(s.Site.Issuer, web.SessionCookie, handle, 0))
+	return &raised, nil
+}
+
+// End signs the browser out: the session of the request ends, the cookie goes,
+// and the browser is asked to forget what it kept of these pages. Without a
+// session only the browser forgets.
+func End(w http.ResponseWriter, r *http.Request, db *storage.DB, issuer string) error {
+	if s, ok := From(r.Context()); ok {
+		err := db.EndSession(r.Context(), s.PatientID, s.ID, storage.Now())
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return fmt.Errorf("end session: %w", err)
+		}
+	}
+	setCookie(w, web.Cookie(issuer, web.SessionCookie, "", -1))
+	// Not "cookies": that would reach the cookies of every host of the domain.
+	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
+	return nil
+}
+
+// handlePrefix lets a secret scanner recognise a handle.
+const handlePrefix = "pas_"
+
+func proven(old storage.Factors, factors []string, now time.Time) storage.Factors {
+	all := maps.Clone(old)
+	if all == nil {
+		all = storage.Factors{}
+	}
+	for _, f := range factors {
+		all[f] = now
+	}
+	return all
+}
+
+// setCookie puts c in place of a cookie of the same name that was set before: a
+// transaction may run more than once.
+func setCookie(w http.ResponseWriter, c *http.Cookie) {
+	set := w.Header()["Set-Cookie"]
+	w.Header().Del("Set-Cookie")
+	for _, line := range set {
+		if !strings.HasPrefix(line, c.Name+"=") {
+			w.Header().Add("Set-Cookie", line)
+		}
+	}
+	http.SetCookie(w, c)
+}
+
+// userAgent is what the browser calls itself, for the patient's list of
+// sessions: valid text and not long.
+func userAgent(r *http.Request) string {
+	ua := strings.Map(func(c rune) rune {
+		if c < 0x20 || c > 0x7e {
+			return -1
+		}
+		return c
+	}, r.UserAgent())
+	return ua[:min(len(ua), 200)]
+}
