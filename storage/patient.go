@@ -148,6 +148,9 @@ func (db *DB) SetPatientDisabled(ctx context.Context, id string, disabled bool) 
 			return err
 		}
 		if disabled {
+			if err := db.EndSessions(ctx, id, "", now); err != nil {
+				return err
+			}
 			if err := db.RevokePatientGrants(ctx, id, "patient disabled", now); err != nil {
 				return err
 			}

@@ -1,0 +1,102 @@
+package storage_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/storage/storagetest"
+)
+
+func TestAChallengeIsSpentOnce(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, now := context.Background(), storage.Now()
+		c := storage.Challenge{Kind: "verify_email", PatientID: "p", Data: []byte(`{"a":1}`), ExpiresAt: now.Add(time.Hour)}
+		require.NoError(t, db.NewMailedChallenge(ctx, &c))
+		id, secret, ok := storage.ParseMailedToken(db.MailedToken(c.ID))
+		require.True(t, ok)
+		digest := storage.Digest(secret)
+
+		_, err := db.SpendChallenge(ctx, c.Kind, id, storage.Digest("guess"), now)
+		require.ErrorIs(t, err, storage.ErrNotFound)
+		_, err = db.SpendChallenge(ctx, "recover", id, digest, now)
+		require.ErrorIs(t, err, storage.ErrNotFound, "a secret serves its own purpose only")
+		_, err = db.SpendChallenge(ctx, c.Kind, id, digest, c.ExpiresAt)
+		require.ErrorIs(t, err, storage.ErrSpent, "expired")
+
+		require.Equal(t, 1, wins(t, 50, storage.ErrSpent, func() error {
+			got, err := db.SpendChallenge(ctx, c.Kind, id, digest, now)
+			if err == nil {
+				require.JSONEq(t, `{"a":1}`, string(got.Data))
+			}
+			return err
+		}))
+	})
+}
+
+func TestTheNewestMailCounts(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, now := context.Background(), storage.Now()
+		older := storage.Challenge{Kind: "verify_email", PatientID: "p", ExpiresAt: now.Add(time.Hour)}
+		other := storage.Challenge{Kind: "verify_email", PatientID: "q", ExpiresAt: now.Add(time.Hour)}
+		newer := storage.Challenge{Kind: "verify_email", PatientID: "p", ExpiresAt: now.Add(time.Hour)}
+		for _, c := range []*storage.Challenge{&older, &other, &newer} {
+			require.NoError(t, db.NewMailedChallenge(ctx, c))
+		}
+		_, err := db.SpendChallenge(ctx, older.Kind, older.ID, older.Digest, now)
+		require.ErrorIs(t, err, storage.ErrSpent)
+		latest, err := db.LatestChallenge(ctx, "verify_email", "p")
+		require.NoError(t, err)
+		require.Equal(t, newer.ID, latest.ID)
+		for _, c := range []storage.Challenge{other, newer} {
+			_, err = db.SpendChallenge(ctx, c.Kind, c.ID, c.Digest, now)
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestTriesAreCounted(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, now := context.Background(), storage.Now()
+		c := storage.Challenge{Kind: "totp_enrol", Digest: storage.Digest("x"), ExpiresAt: now.Add(time.Hour)}
+		require.NoError(t, db.NewChallenge(ctx, &c))
+		require.Equal(t, 5, wins(t, 50, storage.ErrSpent, func() error {
+			_, err := db.TryChallenge(ctx, c.Kind, c.ID, c.Digest, 5, now)
+			return err
+		}))
+		_, err := db.SpendChallenge(ctx, c.Kind, c.ID, c.Digest, now)
+		require.NoError(t, err, "the last try may have been the right one")
+
+		for want := 1; want <= 3; want++ {
+			n, err := db.CountAttempt(ctx, "mail", "ada@example.org", time.Hour, now)
+			require.NoError(t, err)
+			require.Equal(t, want, n)
+		}
+		n, err := db.CountAttempt(ctx, "mail", "ada@example.org", time.Hour, now.Add(time.Hour))
+		require.NoError(t, err)
+		require.Equal(t, 1, n, "a new window")
+
+		gone, err := db.DeleteExpiredAttempts(ctx, now.Add(3*time.Hour), 10)
+		require.NoError(t, err)
+		require.Equal(t, 1, gone)
+		gone, err = db.DeleteExpiredChallenges(ctx, now.Add(3*time.Hour), 10)
+		require.NoError(t, err)
+		require.Equal(t, 1, gone)
+	})
+}
+
+func FuzzParseMailedToken(f *testing.F) {
+	f.Add("ABCDEFGHIJKLMNOPQRSTUVWXYZ.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ")
+	f.Add("..")
+	f.Fuzz(func(t *testing.T, token string) {
+		id, secret, ok := storage.ParseMailedToken(token)
+		if ok {
+			require.Equal(t, token, id+"."+secret)
+			require.Len(t, id, 26)
+			require.Len(t, secret, 43)
+		}
+	})
+}
