@@ -1,0 +1,81 @@
+package oauth
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/pat-authenticate/patauth/provider/session"
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+type consentView struct {
+	Request string
+	Client  string
+	Origin  string // where the patient will be sent
+	Scopes  []string
+	Offline bool
+}
+
+// GetConsent handles GET /consent: what the client asks for, in plain words.
+func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
+	params, err := web.Query(r)
+	if err != nil {
+		return err
+	}
+	a, q, err := o.load(r, params.Get("request"))
+	if err != nil {
+		return err
+	}
+	if _, ok := session.From(r.Context()); !ok {
+		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	}
+	view := consentView{Request: a.ID, Client: q.client.Name, Origin: q.redirect.Scheme + "://" + q.redirect.Host}
+	if q.redirect.Host == "" {
+		view.Origin = q.redirect.Scheme
+	}
+	for _, s := range q.scopes {
+		if s == "offline_access" {
+			view.Offline = true
+		} else {
+			view.Scopes = append(view.Scopes, s)
+		}
+	}
+	return o.site.Render(w, r, http.StatusOK, "oauth_consent", view)
+}
+
+// PostConsent handles POST /consent: the patient allows or refuses. What is
+// allowed is what the request asked for, not what the form says.
+func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
+	form, err := web.Form(r)
+	if err != nil {
+		return err
+	}
+	a, q, err := o.load(r, form.Get("request"))
+	if err != nil {
+		return err
+	}
+	s, ok := session.From(r.Context())
+	if !ok {
+		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	}
+	now := storage.Now()
+	switch form.Get("decision") {
+	case "allow":
+		// Nothing is consented to by a session that the request would not accept.
+		if session.Missing(s, true, q.need(), now) != session.StepNone {
+			return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+		}
+		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.scopes, now)
+		web.Event(r.Context(), "oauth.consent.given", "patient_id", s.PatientID)
+	case "deny":
+		err = o.db.DenyAuthRequest(r.Context(), a.ID, now)
+		web.Event(r.Context(), "oauth.consent.denied", "patient_id", s.PatientID)
+	default:
+		return web.Invalid("decision", "must be allow or deny")
+	}
+	if err != nil && !errors.Is(err, storage.ErrSpent) {
+		return err
+	}
+	return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+}

@@ -1,0 +1,107 @@
+package oauth
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/ory/fosite"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// Introspect handles POST /oauth2/introspect (RFC 7662). Only clients that are
+// registered for it may ask, and a token that is not for them is not active.
+func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
+	form, err := o.clientForm(r)
+	if err != nil {
+		return err
+	}
+	caller, err := o.authenticate(r.Context(), r, form)
+	if err != nil {
+		o.fail(w, r, err)
+		return nil
+	}
+	web.Note(r.Context(), "client_id", caller.ID)
+	if caller.Public() || !caller.CanIntrospect {
+		o.fail(w, r, errClient.WithHint("The client may not introspect tokens."))
+		return nil
+	}
+	token := form.Get("token")
+	if token == "" {
+		o.fail(w, r, fosite.ErrInvalidRequest.WithHint("token is missing."))
+		return nil
+	}
+	answer, err := o.introspect(r, caller, token)
+	if err != nil {
+		o.fail(w, r, err)
+		return nil
+	}
+	writeJSON(w, http.StatusOK, answer)
+	return nil
+}
+
+// introspect describes a live token; for anything else it says
+// {"active": false} and no more (RFC 7662, Section 2.2).
+func (o *OAuth) introspect(r *http.Request, caller storage.Client, token string) (map[string]any, error) {
+	inactive := map[string]any{"active": false}
+	now := storage.Now()
+	t, g, err := o.db.AccessToken(r.Context(), storage.Digest(token), now)
+	refresh := errors.Is(err, storage.ErrNotFound)
+	if refresh {
+		t, g, err = o.refreshAsToken(r, token)
+	}
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) {
+		return inactive, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if !o.concerns(caller, t) {
+		return inactive, nil
+	}
+	answer := map[string]any{
+		"active": true, "iss": o.issuer, "client_id": t.ClientID, "scope": joined(t.Scopes),
+		"aud": t.Audience, "iat": t.CreatedAt.Unix(), "exp": t.ExpiresAt.Unix(), "sub": t.ClientID,
+	}
+	if !refresh {
+		answer["token_type"] = "Bearer"
+	}
+	if t.PatientID != "" {
+		// RFC 9470, Section 6.2: how and when the patient was authenticated.
+		answer["sub"], answer["acr"], answer["auth_time"] = t.PatientID, g.ACR, g.AuthTime.Unix()
+		answer["sid"] = t.SessionID
+	}
+	return answer, nil
+}
+
+// refreshAsToken finds a live refresh token, in the shape of an access token.
+func (o *OAuth) refreshAsToken(r *http.Request, token string) (storage.AccessToken, storage.Grant, error) {
+	now := storage.Now()
+	t, err := o.db.RefreshToken(r.Context(), storage.Digest(token))
+	if err != nil {
+		return storage.AccessToken{}, storage.Grant{}, err
+	}
+	if t.UsedAt != nil || !now.Before(t.ExpiresAt) {
+		return storage.AccessToken{}, storage.Grant{}, storage.ErrSpent
+	}
+	g, err := o.db.Grant(r.Context(), t.GrantID, now)
+	return storage.AccessToken{
+		GrantID: g.ID, ClientID: g.ClientID, PatientID: g.PatientID, SessionID: g.SessionID,
+		Scopes: g.Scopes, Audience: g.Audience, CreatedAt: t.CreatedAt, ExpiresAt: t.ExpiresAt,
+	}, g, err
+}
+
+// concerns reports whether t is the caller's own or meant for it: for the
+// issuer's resource servers, or for a resource that it is registered to serve.
+func (o *OAuth) concerns(caller storage.Client, t storage.AccessToken) bool {
+	if t.ClientID == caller.ID {
+		return true
+	}
+	for _, a := range t.Audience {
+		if a == o.issuer || a == caller.ID || slices.Contains(caller.Audience, a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,137 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/ory/fosite"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// grantTypes lists what the token endpoint serves.
+var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials"}
+
+// Token handles POST /oauth2/token (RFC 6749, Section 3.2).
+func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
+	form, err := o.clientForm(r, "resource")
+	if err != nil {
+		return err
+	}
+	kind := form.Get("grant_type")
+	web.Note(r.Context(), "grant_type", kind)
+	if err := knownGrant(kind); err != nil {
+		o.fail(w, r, err)
+		return nil
+	}
+	answer, err := o.token(r, form)
+	if errors.Is(err, storage.ErrSpent) && kind == "refresh_token" {
+		// Another request with the same token was faster. Asking again finds
+		// what that one left: the same successor for both.
+		answer, err = o.token(r, form)
+	}
+	if err != nil {
+		o.fail(w, r, err)
+		return nil
+	}
+	web.Event(r.Context(), "oauth.token.issued")
+	writeJSON(w, http.StatusOK, answer)
+	return nil
+}
+
+func knownGrant(kind string) error {
+	if kind == "" {
+		return fosite.ErrInvalidRequest.WithHint("grant_type is missing.")
+	}
+	for _, g := range grantTypes {
+		if g == kind {
+			return nil
+		}
+	}
+	return fosite.ErrUnsupportedGrantType.WithHint("grant_type is not supported.")
+}
+
+// token runs fosite. Only the second half is one transaction: what the first
+// half revokes because of a replay must stand although the request fails.
+func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) {
+	ctx := withRecall(r.Context())
+	req := r.WithContext(ctx)
+	req.Form, req.PostForm = form, form
+	g := newGrant()
+	ar, err := o.fosite.NewAccessRequest(ctx, req, g)
+	if ar != nil && ar.GetClient() != nil {
+		web.Note(ctx, "client_id", ar.GetClient().GetID())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !ar.GetClient().GetGrantTypes().Has(form.Get("grant_type")) {
+		return nil, fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
+	}
+	if form.Get("grant_type") == "client_credentials" {
+		if err := o.grantToClient(ar, form); err != nil {
+			return nil, err
+		}
+	}
+	var resp fosite.AccessResponder
+	err = o.db.Tx(ctx, func(ctx context.Context) error {
+		var err error
+		resp, err = o.fosite.NewAccessResponse(ctx, ar)
+		return err
+	})
+	if err != nil {
+		if errors.Is(err, storage.ErrSpent) && form.Get("grant_type") == "authorization_code" {
+			// The code went to another request a moment ago: a replay all the same.
+			// RFC 6749, Section 4.1.2: "SHOULD revoke (when possible) all tokens
+			// previously issued based on that authorization code."
+			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), "code replayed", storage.Now()); revoke != nil {
+				return nil, revoke
+			}
+			web.Event(ctx, "oauth.code.replayed")
+		}
+		return nil, err
+	}
+	resp.SetTokenType("Bearer")
+	return resp.ToMap(), nil
+}
+
+// grantToClient grants a client that acts for itself what it asked for.
+// OpenID Connect's scopes are about a person, and there is none.
+func (o *OAuth) grantToClient(ar fosite.AccessRequester, form url.Values) error {
+	g := ar.GetSession().(*grant)
+	g.ClientID = ar.GetClient().GetID()
+	for _, s := range ar.GetRequestedScopes() {
+		if Scopes.Has(s) {
+			return fosite.ErrInvalidScope.WithHintf("The scope %s is about a patient.", s)
+		}
+		ar.GrantScope(s)
+	}
+	c := ar.GetClient().(client)
+	for _, a := range form["resource"] {
+		if !storage.Words(c.Audience).Has(a) {
+			return errTarget
+		}
+		ar.GrantAudience(a)
+	}
+	if len(form["resource"]) == 0 {
+		ar.GrantAudience(o.issuer)
+	}
+	return nil
+}
+
+// clientForm reads the body of a client's own request. Credentials in the URL
+// are refused (RFC 6749, Section 2.3.1), whatever they are.
+func (o *OAuth) clientForm(r *http.Request, repeatable ...string) (url.Values, error) {
+	form, err := web.Form(r, repeatable...)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(r.URL.RawQuery, "=") {
+		return nil, web.Invalid("query", "parameters belong in the body")
+	}
+	return form, nil
+}

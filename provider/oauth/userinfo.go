@@ -1,0 +1,76 @@
+package oauth
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// UserInfo handles GET and POST /oauth2/userinfo (OpenID Connect Core, Section 5.3).
+func (o *OAuth) UserInfo(w http.ResponseWriter, r *http.Request) error {
+	token, err := bearer(r)
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		// RFC 6750, Section 3.1: no error code where no token was sent.
+		unauthorized(w, "")
+		return nil
+	}
+	t, g, err := o.db.AccessToken(r.Context(), storage.Digest(token), storage.Now())
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) || (err == nil && t.PatientID == "") {
+		web.Event(r.Context(), "oauth.token.refused")
+		unauthorized(w, `, error="invalid_token", error_description="The access token is unknown, expired or revoked"`)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	web.Note(r.Context(), "client_id", g.ClientID)
+	if !t.Scopes.Has("openid") {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="patauth", error="insufficient_scope", scope="openid"`)
+		writeJSON(w, http.StatusForbidden, oauthError{Code: "insufficient_scope"})
+		return nil
+	}
+	p, err := o.db.PatientByID(r.Context(), t.PatientID)
+	if err != nil {
+		return err
+	}
+	claims, err := o.profile(r.Context(), p, t.Scopes)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, claims)
+	return nil
+}
+
+func unauthorized(w http.ResponseWriter, detail string) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="patauth"`+detail)
+	if detail == "" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	writeJSON(w, http.StatusUnauthorized, oauthError{Code: "invalid_token"})
+}
+
+// bearer takes the access token from the Authorization header or, in a POST,
+// from the body (RFC 6750, Sections 2.1 and 2.2); never from the URL.
+func bearer(r *http.Request) (string, error) {
+	if r.URL.Query().Has("access_token") {
+		return "", web.Invalid("access_token", "does not belong in the URL")
+	}
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token), nil
+	}
+	if r.Method == http.MethodPost && r.ContentLength != 0 {
+		form, err := web.Form(r)
+		if err != nil {
+			return "", err
+		}
+		return form.Get("access_token"), nil
+	}
+	return "", nil
+}
