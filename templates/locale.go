@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"reflect"
 	"strings"
@@ -15,14 +16,19 @@ import (
 // may take arguments, each written %s.
 type texts map[string]string
 
-// readTexts reads locales/LANG.json. A key given twice is an error, because
-// one of the two texts would never be seen.
+// readTexts reads locales/LANG.json.
 func readTexts(tree fs.FS, lang string) (texts, error) {
 	file := "locales/" + lang + ".json"
 	b, err := fs.ReadFile(tree, file)
 	if err != nil {
 		return nil, err
 	}
+	return parseTexts(file, b)
+}
+
+// parseTexts reads one JSON object of texts. A key given twice is an error,
+// because one of the two texts would never be seen.
+func parseTexts(file string, b []byte) (texts, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	if tok, err := d.Token(); err != nil || tok != json.Delim('{') {
 		return nil, fmt.Errorf("%s: not a JSON object (%v)", file, err)
@@ -44,6 +50,9 @@ func readTexts(tree fs.FS, lang string) (texts, error) {
 	}
 	if _, err := d.Token(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, fmt.Errorf("%s: something follows the object", file)
 	}
 	return out, nil
 }

@@ -11,16 +11,12 @@ import (
 	text "text/template"
 )
 
-// parseMails reads mail/NAME.txt, whose first line is "Subject: …" and whose
+// parseMails reads each file mail/NAME.txt of tree, whose first line is "Subject: …" and whose
 // body follows an empty line, and mail/NAME.html, which defines "content" for
 // mail/layout.html. The HTML twin may be left out.
-func (s *Set) parseMails(tree fs.FS, lang string) error {
-	names, err := fs.Glob(embedded, "mail/*.txt")
-	if err != nil {
-		return err
-	}
+func (s *Set) parseMails(tree fs.FS, files []string, lang string) error {
 	var faults []error
-	for _, file := range names {
+	for _, file := range files {
 		name := strings.TrimSuffix(path.Base(file), ".txt")
 		funcs := s.funcs(lang, "mail."+name+".subject")
 		m, err := text.New(path.Base(file)).Funcs(funcs).ParseFS(tree, file)

@@ -61,12 +61,15 @@ func New(overlayDir string) (*Set, error) {
 		}
 		s.texts[lang] = t
 	}
-	var err error
+	mails, err := fs.Glob(embedded, "mail/*.txt")
+	if err != nil {
+		return nil, err
+	}
 	if s.static, err = readStatic(tree); err != nil {
 		return nil, fmt.Errorf("templates: %w", err)
 	}
 	for _, lang := range s.Langs {
-		faults = append(faults, s.parsePages(tree, lang), s.parseMails(tree, lang))
+		faults = append(faults, s.parsePages(tree, lang), s.parseMails(tree, mails, lang))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("templates: %w", err)
