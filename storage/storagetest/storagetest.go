@@ -4,14 +4,13 @@ package storagetest
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"database/sql"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
@@ -31,12 +30,18 @@ func Each(t *testing.T, test func(*testing.T, *storage.DB)) {
 // SQLite is a fresh SQLite database in a folder of the test.
 func SQLite(t testing.TB) *storage.DB {
 	t.Helper()
-	return open(t, "sqlite:"+filepath.Join(t.TempDir(), "patauth.db"))
+	return Open(t, "sqlite:"+filepath.Join(t.TempDir(), "patauth.db"))
 }
 
-// Postgres is a fresh PostgreSQL database, dropped when the test ends. Without
-// a server the test is skipped.
+// Postgres is a fresh PostgreSQL database. Without a server the test is skipped.
 func Postgres(t testing.TB) *storage.DB {
+	t.Helper()
+	return Open(t, PostgresURL(t))
+}
+
+// PostgresURL is the URL of a fresh, empty PostgreSQL database, dropped when the
+// test ends. Without a server the test is skipped.
+func PostgresURL(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv(Variable)
 	if server == "" {
@@ -61,10 +66,11 @@ func Postgres(t testing.TB) *storage.DB {
 		t.Fatal(err)
 	}
 	u.Path = "/" + name
-	return open(t, u.String())
+	return u.String()
 }
 
-func open(t testing.TB, dsn string) *storage.DB {
+// Open opens and migrates the database of dsn, and closes it when the test ends.
+func Open(t testing.TB, dsn string) *storage.DB {
 	t.Helper()
 	db, err := storage.Open(context.Background(), storage.Config{DSN: dsn, Keys: storage.NewKeyring()})
 	if err != nil {
