@@ -1,0 +1,244 @@
+package web_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/storage/storagetest"
+)
+
+func ok(http.ResponseWriter, *http.Request) {}
+
+func TestEveryAnswerHasItsSecurityHeaders(t *testing.T) {
+	s := site(t)
+	router := s.Router()
+	router.Path("/page").Methods("GET").HandlerFunc(ok)
+	for _, path := range []string{"/page", "/nowhere", "/api/v1/nowhere"} {
+		w := serve(web.Chain(s, router), httptest.NewRequest("GET", path, nil))
+		for k, v := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+				"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+			"X-Content-Type-Options":       "nosniff",
+			"Referrer-Policy":              "no-referrer",
+			"Cross-Origin-Opener-Policy":   "same-origin",
+			"Cross-Origin-Resource-Policy": "same-origin",
+			"Cache-Control":                "no-store",
+			"Strict-Transport-Security":    "max-age=31536000; includeSubDomains",
+		} {
+			require.Equal(t, v, w.Header().Get(k), "%s of %s", k, path)
+		}
+	}
+	s.Issuer = "http://localhost:8080"
+	w := serve(web.Chain(s, router), httptest.NewRequest("GET", "/page", nil))
+	require.Empty(t, w.Header().Get("Strict-Transport-Security"), "not over http")
+}
+
+func TestOtherSitesCannotPost(t *testing.T) {
+	s := site(t)
+	router := s.Router()
+	for _, p := range []string{"/login", "/oauth2/token", "/api/v1/profile"} {
+		router.Path(p).HandlerFunc(ok)
+	}
+	h := web.Chain(s, router)
+	for _, c := range []struct {
+		path, fetchSite, origin string
+		want                    int
+	}{
+		{"/login", "same-origin", issuer, 200},
+		{"/login", "none", "", 200},
+		{"/login", "", "", 200}, // no browser
+		{"/login", "", issuer, 200},
+		{"/login", "cross-site", "https://evil.example", 403},
+		{"/login", "same-site", "https://other.example", 403},
+		{"/login", "cross-site", "null", 403},
+		{"/login", "", "https://evil.example", 403},
+		{"/login", "", "null", 403},
+		{"/api/v1/profile", "cross-site", "https://evil.example", 403},
+		{"/oauth2/token", "cross-site", "https://spa.example", 200},
+	} {
+		r := httptest.NewRequest("POST", c.path, nil)
+		r.Host = "id.example"
+		if c.fetchSite != "" {
+			r.Header.Set("Sec-Fetch-Site", c.fetchSite)
+		}
+		if c.origin != "" {
+			r.Header.Set("Origin", c.origin)
+		}
+		w := serve(h, r)
+		require.Equal(t, c.want, w.Code, "%+v", c)
+		if c.want == 403 && c.path == "/login" {
+			require.Contains(t, w.Body.String(), s.Pages.Text("en", "error.denied.title"))
+		}
+		r = r.Clone(r.Context())
+		r.Method = "GET"
+		require.Equal(t, 200, serve(h, r).Code, "GET may come from anywhere: %+v", c)
+	}
+}
+
+func TestUnknownPathsAndWrongMethods(t *testing.T) {
+	s := site(t)
+	router := s.Router()
+	router.Path("/login").Methods("GET", "POST").HandlerFunc(ok)
+	router.Path("/api/v1/profile").Methods("GET").HandlerFunc(ok)
+	h := web.Chain(s, router)
+
+	w := serve(h, httptest.NewRequest("GET", "/nowhere", nil))
+	require.Equal(t, 404, w.Code)
+	require.Contains(t, w.Body.String(), "<h1>")
+	w = serve(h, httptest.NewRequest("GET", "/api/v1/nowhere", nil))
+	require.Equal(t, 404, w.Code)
+	require.Equal(t, "application/problem+json", w.Header().Get("Content-Type"))
+	w = serve(h, httptest.NewRequest("DELETE", "/login", nil))
+	require.Equal(t, 405, w.Code)
+	require.Equal(t, "GET, POST", w.Header().Get("Allow"))
+	require.Contains(t, w.Body.String(), "<h1>")
+	w = serve(h, httptest.NewRequest("POST", "/api/v1/profile", nil))
+	require.Equal(t, 405, w.Code)
+	require.Equal(t, "GET", w.Header().Get("Allow"))
+}
+
+func TestBodiesAreLimited(t *testing.T) {
+	s := site(t)
+	h := web.Chain(s, s.Page(func(w http.ResponseWriter, r *http.Request) error {
+		_, err := web.Form(r)
+		return err
+	}))
+	post := func(kind string, body io.Reader) int {
+		r := httptest.NewRequest("POST", "/login", body)
+		r.Header.Set("Content-Type", kind)
+		return serve(h, r).Code
+	}
+	const form = "application/x-www-form-urlencoded"
+	require.Equal(t, 200, post(form, strings.NewReader("a=b&c=")))
+	require.Equal(t, 200, post(form+"; charset=UTF-8", strings.NewReader("a=b")))
+	require.Equal(t, 415, post("multipart/form-data; boundary=x", strings.NewReader("--x--")))
+	require.Equal(t, 415, post("application/json", strings.NewReader("{}")))
+	require.Equal(t, 415, post("", strings.NewReader("a=b")))
+	big := "a=" + strings.Repeat("x", 65<<10)
+	require.Equal(t, 413, post(form, strings.NewReader(big)))
+	require.Equal(t, 413, post(form, struct{ io.Reader }{strings.NewReader(big)}), "also when the length is not announced")
+	require.Equal(t, 400, post(form, strings.NewReader("a=%zz")))
+	require.Equal(t, 400, post(form, strings.NewReader("a=%00")))
+	require.Equal(t, 400, post(form, strings.NewReader("a=%ff")))
+
+	// No route parses multipart, not even one that would.
+	parses := web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { r.ParseMultipartForm(1) }))
+	r := httptest.NewRequest("POST", "/oauth2/token", strings.NewReader("--x--"))
+	r.Header.Set("Content-Type", "Multipart/Form-Data; boundary=x")
+	require.Equal(t, 415, serve(parses, r).Code)
+}
+
+func TestServerRefusesLargeHeaders(t *testing.T) {
+	s := site(t)
+	server := web.NewServer(web.Chain(s, http.HandlerFunc(ok)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go server.Serve(l)
+	defer server.Close()
+	for size, want := range map[int]int{8 << 10: 200, 20 << 10: 431} {
+		r, _ := http.NewRequest("GET", "http://"+l.Addr().String(), nil)
+		r.Header.Set("Cookie", strings.Repeat("x", size))
+		res, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		res.Body.Close()
+		require.Equal(t, want, res.StatusCode)
+	}
+}
+
+func TestOnlyTrustedProxiesAreBelieved(t *testing.T) {
+	s := site(t)
+	for _, c := range []struct{ remote, forwarded, sentID, ip string }{
+		{"192.0.2.1:1", "198.51.100.9", "trace-0001", "192.0.2.1"},
+		{"10.1.1.1:1", "198.51.100.9", "trace-0001", "198.51.100.9"},
+		{"10.1.1.1:1", "6.6.6.6, 198.51.100.9, 10.2.2.2", "", "198.51.100.9"},
+		{"10.1.1.1:1", "", "", "10.1.1.1"},
+		{"10.1.1.1:1", "6.6.6.6, junk", "", "10.1.1.1"},
+		{"[::ffff:10.1.1.1]:1", "2001:db8::7%eth0", "", "2001:db8::7"},
+		{"pipe", "198.51.100.9", "", ""},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = c.remote
+		r.Header.Set("X-Forwarded-For", c.forwarded)
+		r.Header.Set("X-Request-Id", c.sentID)
+		w := serve(web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			require.Equal(t, c.ip, web.ClientIP(r.Context()), "%+v", c)
+			require.Equal(t, w.Header().Get("X-Request-Id"), web.RequestID(r.Context()))
+		})), r)
+		believed := c.sentID != "" && strings.HasPrefix(c.remote, "10.")
+		require.Equal(t, believed, w.Header().Get("X-Request-Id") == c.sentID, "%+v", c)
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = "10.1.1.1:1"
+	r.Header["X-Request-Id"] = []string{"<script>alert(1)</script>"}
+	require.NotContains(t, serve(web.Chain(s, http.HandlerFunc(ok)), r).Header().Get("X-Request-Id"), "<")
+
+	_, err := web.ParseProxies([]string{"10.0.0.0/8", "192.0.2.1", "fd00::/8"})
+	require.NoError(t, err)
+	_, err = web.ParseProxies([]string{"all"})
+	require.Error(t, err)
+}
+
+func TestCookies(t *testing.T) {
+	c := web.Cookie(issuer, "patauth", "v", 0)
+	require.Equal(t, "__Host-patauth=v; Path=/; HttpOnly; Secure; SameSite=Lax", c.String())
+	require.Equal(t, "patauth=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax", web.Cookie("http://localhost", "patauth", "", -1).String())
+
+	r := httptest.NewRequest("GET", "/", nil)
+	_, err := web.ReadCookie(r, issuer, "patauth")
+	require.ErrorIs(t, err, http.ErrNoCookie)
+	r.Header.Set("Cookie", "patauth=planted")
+	_, err = web.ReadCookie(r, issuer, "patauth")
+	require.ErrorIs(t, err, http.ErrNoCookie, "one without the prefix is nobody's")
+	r.Header.Set("Cookie", "a=b; __Host-patauth=v")
+	v, err := web.ReadCookie(r, issuer, "patauth")
+	require.NoError(t, err)
+	require.Equal(t, "v", v)
+	r.Header.Set("Cookie", "__Host-patauth=v; __Host-patauth=w")
+	_, err = web.ReadCookie(r, issuer, "patauth")
+	require.ErrorIs(t, err, web.ErrInvalid, "two of one name: one was planted")
+}
+
+func TestPagesOfAFlowMayEndAtItsClient(t *testing.T) {
+	s := site(t)
+	s.DB = storagetest.SQLite(t)
+	a := storage.AuthRequest{ClientID: "c", Binding: []byte{1}, Params: map[string][]string{
+		"redirect_uri": {"https://portal.example:8443/cb?x=1"}, "ui_locales": {"fr de"},
+	}}
+	require.NoError(t, s.DB.CreateAuthRequest(t.Context(), &a))
+	show := web.Chain(s, s.Page(func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method == "POST" {
+			if _, err := web.Form(r); err != nil {
+				return err
+			}
+		}
+		return s.Render(w, r, 200, "message", web.Message{Title: "message.title", Text: "error.denied"})
+	}))
+	post := httptest.NewRequest("POST", "/login", strings.NewReader("request="+a.ID))
+	post.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for _, r := range []*http.Request{httptest.NewRequest("GET", "/login?request="+a.ID, nil), post} {
+		w := serve(show, r)
+		require.Contains(t, w.Header().Get("Content-Security-Policy"), "form-action 'self' https://portal.example:8443;")
+		require.Contains(t, w.Body.String(), `<html lang="de">`, "ui_locales")
+	}
+	for _, q := range []string{"", "?request=" + storage.NewID(), "?request=x"} {
+		w := serve(show, httptest.NewRequest("GET", "/login"+q, nil))
+		require.Equal(t, 200, w.Code)
+		require.Contains(t, w.Header().Get("Content-Security-Policy"), "form-action 'self';")
+	}
+	for uri, want := range map[string]string{
+		"https://a.example/cb": "form-action 'self' https://a.example;", "http://127.0.0.1:4711/": "form-action 'self' http://127.0.0.1:4711;",
+		"com.example.app:/cb": "form-action 'self' com.example.app:;", "javascript:alert(1)": "form-action 'self';", "data:x": "form-action 'self';",
+		"https:///x": "form-action 'self';", "/x": "form-action 'self';", "https://a.example;script-src *": "form-action 'self';",
+	} {
+		w := serve(web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { web.FormTarget(w, uri) })), httptest.NewRequest("GET", "/", nil))
+		require.Contains(t, w.Header().Get("Content-Security-Policy"), want, uri)
+	}
+}
