@@ -54,8 +54,8 @@ func Missing(s *storage.Session, hasSecond bool, need Need, now time.Time) Step 
 	if level(s) >= need.Level && (!need.Phishing || phishingResistant(s)) {
 		return StepNone
 	}
-	if need.Level >= 2 && !has(s, Password) && !has(s, Passkey) {
-		return StepLogin // a code alone is no first factor
+	if level(s) < need.Level && !has(s, Password) {
+		return StepLogin // two things that one owns are still one kind of factor
 	}
 	if !hasSecond {
 		return StepEnrol
