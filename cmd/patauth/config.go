@@ -1,0 +1,130 @@
+package main
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/pat-authenticate/patauth/provider/session"
+)
+
+// Config is everything that can be configured; the comments are the manual. A
+// YAML file (--config or PATAUTH_CONFIG) is read first, then the environment:
+// storage.dsn is PATAUTH_STORAGE_DSN, and PATAUTH_STORAGE_DSN_FILE names a file
+// that holds it. Lists are separated by commas there.
+type Config struct {
+	// Mode is production, which is the default, or development. Production
+	// refuses an issuer without https, SQLite and mail without TLS.
+	Mode string `yaml:"mode" env:"MODE"`
+	// Issuer is the URL that everything is reached at: scheme and host, no path.
+	// Tokens and links are made from it, never from what a request says.
+	Issuer string `yaml:"issuer" env:"ISSUER"`
+	// Listen is the address of the public listener. Default :8080.
+	Listen string `yaml:"listen" env:"LISTEN"`
+	// InternalListen is the address of health, metrics and profiles, which must
+	// not be reached from outside. Default 127.0.0.1:9090.
+	InternalListen string `yaml:"internal_listen" env:"INTERNAL_LISTEN"`
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []string `yaml:"trusted_proxies" env:"TRUSTED_PROXIES"`
+	// Drain is how long a stopping process still answers after /readyz has said
+	// no, so that nobody is sent here who would not be served. Default 5s.
+	Drain time.Duration `yaml:"drain" env:"DRAIN"`
+
+	Storage   StorageConfig   `yaml:"storage" envPrefix:"STORAGE_"`
+	Redis     RedisConfig     `yaml:"redis" envPrefix:"REDIS_"`
+	Kafka     KafkaConfig     `yaml:"kafka" envPrefix:"KAFKA_"`
+	LIS       LISConfig       `yaml:"lis" envPrefix:"LIS_"`
+	SMTP      SMTPConfig      `yaml:"smtp" envPrefix:"SMTP_"`
+	Session   session.Config  `yaml:"session" envPrefix:"SESSION_"`
+	Templates TemplatesConfig `yaml:"templates" envPrefix:"TEMPLATES_"`
+	Log       LogConfig       `yaml:"log" envPrefix:"LOG_"`
+}
+
+// StorageConfig says where the data is.
+type StorageConfig struct {
+	// DSN is postgres://user:password@host/database, or in development sqlite:PATH.
+	DSN Secret `yaml:"dsn" env:"DSN"`
+	// Keyring is the path of the keys that seal secrets at rest: a JSON list of
+	// {"id", "key"} with 32 bytes in base64. The first seals, all open.
+	Keyring string `yaml:"keyring" env:"KEYRING"`
+	// MaxConns bounds the connections of one process. Default 10.
+	MaxConns int `yaml:"max_conns" env:"MAX_CONNS"`
+}
+
+// RedisConfig says where tasks are queued. Signing in works without it.
+type RedisConfig struct {
+	// URL is redis://…, rediss://… for TLS, or redis-sentinel://….
+	URL Secret `yaml:"url" env:"URL"`
+}
+
+// KafkaConfig says where the laboratory system speaks.
+type KafkaConfig struct {
+	// Brokers are HOST:PORT of some brokers; the others are found through them.
+	Brokers  []string            `yaml:"brokers" env:"BROKERS"`
+	Security KafkaSecurityConfig `yaml:"security" envPrefix:"SECURITY_"`
+}
+
+// KafkaSecurityConfig says how to prove oneself to the brokers.
+type KafkaSecurityConfig struct {
+	// Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty without SASL.
+	Mechanism string `yaml:"mechanism" env:"MECHANISM"`
+	Username  string `yaml:"username" env:"USERNAME"`
+	Password  Secret `yaml:"password" env:"PASSWORD"`
+	// TLS encrypts the connection; naming a CA or a certificate turns it on.
+	TLS bool `yaml:"tls" env:"TLS"`
+	// CA is the path of the certificates to trust; empty trusts the system's.
+	CA string `yaml:"ca" env:"CA"`
+	// Cert and Key are the paths of a client certificate and its key, in PEM.
+	Cert string `yaml:"cert" env:"CERT"`
+	Key  string `yaml:"key" env:"KEY"`
+}
+
+// LISConfig names what the consumer reads and where it puts what it cannot.
+type LISConfig struct {
+	// Topic holds the messages about patients. Default lis.patient.v1.
+	Topic string `yaml:"topic" env:"TOPIC"`
+	// DeadLetterTopic takes broken messages. Default lis.patient.v1.dlq.
+	DeadLetterTopic string `yaml:"dead_letter_topic" env:"DEAD_LETTER_TOPIC"`
+	// Group is the consumer group. Default consumer-lis-patient.
+	Group string `yaml:"group" env:"GROUP"`
+}
+
+// SMTPConfig says how mails leave.
+type SMTPConfig struct {
+	Host string `yaml:"host" env:"HOST"`
+	// Port is 587 by default.
+	Port     int    `yaml:"port" env:"PORT"`
+	Username string `yaml:"username" env:"USERNAME"`
+	Password Secret `yaml:"password" env:"PASSWORD"`
+	// From is the sender: an address, with a name or without.
+	From string `yaml:"from" env:"FROM"`
+	// StartTLS is mandatory (the default), opportunistic or none.
+	StartTLS string `yaml:"starttls" env:"STARTTLS"`
+}
+
+// TemplatesConfig changes how it looks.
+type TemplatesConfig struct {
+	// Dir is laid over the built-in pages, mails and texts, file by file.
+	Dir string `yaml:"dir" env:"DIR"`
+}
+
+// LogConfig says how much is logged.
+type LogConfig struct {
+	// Level is debug, info (the default), warn or error.
+	Level slog.Level `yaml:"level" env:"LEVEL"`
+}
+
+const (
+	production  = "production"
+	development = "development"
+)
+
+// defaults are the values of what nobody configured.
+func defaults() Config {
+	return Config{
+		Mode: production, Listen: ":8080", InternalListen: "127.0.0.1:9090", Drain: 5 * time.Second,
+		Storage: StorageConfig{MaxConns: 10},
+		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
+		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
+		Session: session.Defaults(),
+	}
+}

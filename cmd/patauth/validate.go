@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+)
+
+// Validate says everything that keeps a workload from running with c, in one
+// error. The workload "" stands for all of them.
+func (c Config) Validate(workload string) error {
+	// need is for what only some workloads use.
+	need := func(missing bool, workloads ...string) bool {
+		return missing && (workload == "" || slices.Contains(workloads, workload))
+	}
+	prod := c.Mode != development
+	dsn, redis, sec := string(c.Storage.DSN), string(c.Redis.URL), c.Kafka.Security
+	_, proxies := web.ParseProxies(c.TrustedProxies)
+	var problems []error
+	for _, row := range []struct {
+		bad     bool
+		message string
+	}{
+		{c.Mode != production && c.Mode != development, "mode: must be production or development"},
+		{need(c.Issuer == "", "app", "worker"), "issuer: is required"},
+		{c.Issuer != "" && !isOrigin(c.Issuer), "issuer: must be https://HOST without path, query or final slash"},
+		{prod && strings.HasPrefix(c.Issuer, "http://"), "issuer: must be https in production mode"},
+		{!isAddress(c.Listen), "listen: must be HOST:PORT or :PORT"},
+		{!isAddress(c.InternalListen), "internal_listen: must be HOST:PORT or :PORT"},
+		{c.Listen == c.InternalListen && !strings.HasSuffix(c.Listen, ":0"), "internal_listen: must differ from listen"},
+		{proxies != nil, "trusted_proxies: each must be a network such as 10.0.0.0/8, or an address"},
+		{c.Drain < 0 || c.Drain > time.Minute, "drain: must be between 0s and 1m"},
+		{need(dsn == "", "app", "consumer", "worker", "cron", "migrate"), "storage.dsn: is required"},
+		{dsn != "" && !hasScheme(dsn, "postgres://", "postgresql://", "sqlite:"), "storage.dsn: must start with postgres:// or sqlite:"},
+		{prod && strings.HasPrefix(dsn, "sqlite:"), "storage.dsn: SQLite is for development mode"},
+		{need(c.Storage.Keyring == "", "app", "consumer", "worker", "cron", "migrate"), "storage.keyring: is required"},
+		{unreadable(c.Storage.Keyring), "storage.keyring: the file cannot be read"},
+		{c.Storage.MaxConns < 1 || c.Storage.MaxConns > 1000, "storage.max_conns: must be between 1 and 1000"},
+		{need(redis == "", "app", "worker", "cron"), "redis.url: is required"},
+		{redis != "" && !hasScheme(redis, "redis://", "rediss://", "redis-sentinel://"), "redis.url: must start with redis://, rediss:// or redis-sentinel://"},
+		{need(len(c.Kafka.Brokers) == 0, "consumer", "lis"), "kafka.brokers: is required"},
+		{!all(c.Kafka.Brokers, isHostPort), "kafka.brokers: each must be HOST:PORT"},
+		{!slices.Contains([]string{"", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}, sec.Mechanism), "kafka.security.mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"},
+		{sec.Mechanism != "" && (sec.Username == "" || sec.Password == ""), "kafka.security: a mechanism needs username and password"},
+		{sec.Mechanism == "" && (sec.Username != "" || sec.Password != ""), "kafka.security: username and password need a mechanism"},
+		{(sec.Cert == "") != (sec.Key == ""), "kafka.security: cert and key go together"},
+		{unreadable(sec.CA), "kafka.security.ca: the file cannot be read"},
+		{unreadable(sec.Cert), "kafka.security.cert: the file cannot be read"},
+		{unreadable(sec.Key), "kafka.security.key: the file cannot be read"},
+		{prod && sec.Mechanism == "PLAIN" && !sec.encrypted(), "kafka.security: PLAIN needs tls in production mode"},
+		{!isName(c.LIS.Topic), "lis.topic: must be a topic's name"},
+		{!isName(c.LIS.DeadLetterTopic), "lis.dead_letter_topic: must be a topic's name"},
+		{c.LIS.Topic == c.LIS.DeadLetterTopic, "lis.dead_letter_topic: must differ from lis.topic"},
+		{!isName(c.LIS.Group), "lis.group: must be a group's name"},
+		{need(c.SMTP.Host == "", "worker"), "smtp.host: is required"},
+		{c.SMTP.Port < 1 || c.SMTP.Port > 65535, "smtp.port: must be between 1 and 65535"},
+		{need(c.SMTP.From == "", "worker"), "smtp.from: is required"},
+		{c.SMTP.From != "" && !isMailbox(c.SMTP.From), "smtp.from: must be an address such as Clinic <id@clinic.example>"},
+		{(c.SMTP.Username == "") != (c.SMTP.Password == ""), "smtp: username and password go together"},
+		{!slices.Contains([]string{"mandatory", "opportunistic", "none"}, c.SMTP.StartTLS), "smtp.starttls: must be mandatory, opportunistic or none"},
+		{prod && c.SMTP.StartTLS != "mandatory", "smtp.starttls: must be mandatory in production mode"},
+		{c.Templates.Dir != "" && !isDir(c.Templates.Dir), "templates.dir: is not a directory"},
+	} {
+		if row.bad {
+			problems = append(problems, errors.New(row.message))
+		}
+	}
+	return errors.Join(append(problems, c.Session.Validate())...)
+}
+
+func (s KafkaSecurityConfig) encrypted() bool { return s.TLS || s.CA != "" || s.Cert != "" }
+
+// isOrigin reports whether raw is an http or https URL of just scheme and host:
+// the well-known addresses hang at the root (OpenID Connect Discovery, Section 4).
+func isOrigin(raw string) bool {
+	u, err := url.Parse(raw)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && raw == u.Scheme+"://"+u.Host
+}
+
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	_, err = netip.ParseAddrPort("0.0.0.0:" + port)
+	return err == nil
+}
+
+func isHostPort(s string) bool { return isAddress(s) && !strings.HasPrefix(s, ":") }
+
+// isName holds for legal names of Kafka topics; groups follow the same rule here.
+func isName(s string) bool {
+	return s != "" && len(s) <= 249 && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+	})
+}
+
+func isMailbox(s string) bool {
+	_, err := mail.ParseAddress(s)
+	return err == nil && !strings.ContainsAny(s, "\r\n")
+}
+
+func isDir(path string) bool {
+	i, err := os.Stat(path)
+	return err == nil && i.IsDir()
+}
+
+func unreadable(path string) bool {
+	if path == "" {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	f.Close()
+	return false
+}
+
+func hasScheme(s string, schemes ...string) bool {
+	return slices.ContainsFunc(schemes, func(p string) bool { return strings.HasPrefix(s, p) })
+}
+
+func all(list []string, ok func(string) bool) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !ok(s) })
+}
