@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pat-authenticate/patauth/provider/web"
@@ -276,4 +278,43 @@ func TestLanguage(t *testing.T) {
 	w := serve(s.Page(func(http.ResponseWriter, *http.Request) error { return web.ErrDenied }), r)
 	require.Contains(t, w.Body.String(), `<html lang="de">`)
 	require.Equal(t, "de", w.Header().Get("Content-Language"))
+}
+
+// counted is the value of a counter with exactly these labels.
+func counted(t *testing.T, name string, labels map[string]string) float64 {
+	t.Helper()
+	families, err := prometheus.DefaultGatherer.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			have := map[string]string{}
+			for _, l := range m.GetLabel() {
+				have[l.GetName()] = l.GetValue()
+			}
+			if maps.Equal(have, labels) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+func TestRequestsAreCountedByTemplate(t *testing.T) {
+	s := site(t)
+	router := s.Router()
+	router.Path("/things/{id}").HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	router.Path("/broken").HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("x") })
+	h := web.Chain(s, router)
+	panicsBefore := counted(t, "patauth_panics_total", map[string]string{"component": "http"})
+	for i := range 20 {
+		serve(h, httptest.NewRequest("GET", fmt.Sprintf("/things/%d", i), nil))
+		serve(h, httptest.NewRequest("BREW", fmt.Sprintf("/nowhere/%d", i), nil))
+	}
+	serve(h, httptest.NewRequest("GET", "/broken", nil))
+	require.EqualValues(t, 20, counted(t, "patauth_http_requests_total", map[string]string{"route": "/things/{id}", "method": "GET", "code": "200"}))
+	require.EqualValues(t, 20, counted(t, "patauth_http_requests_total", map[string]string{"route": "none", "method": "OTHER", "code": "404"}))
+	require.EqualValues(t, 1, counted(t, "patauth_panics_total", map[string]string{"component": "http"})-panicsBefore)
 }
