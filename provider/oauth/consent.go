@@ -59,13 +59,17 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
 	}
+	f, err := o.facts(r, q)
+	if err != nil {
+		return err
+	}
 	now := storage.Now()
+	if asked, err := next(q, f, now); err != nil || asked != stepConsent {
+		// Answered already, or by a session that the request would not accept.
+		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	}
 	switch form.Get("decision") {
 	case "allow":
-		// Nothing is consented to by a session that the request would not accept.
-		if session.Missing(s, true, q.need(), now) != session.StepNone {
-			return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
-		}
 		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.scopes, now)
 		web.Event(r.Context(), "oauth.consent.given", "patient_id", s.PatientID)
 	case "deny":

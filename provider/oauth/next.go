@@ -35,11 +35,7 @@ func next(q request, f facts, now time.Time) (step, error) {
 		return 0, web.ErrDenied
 	}
 	quiet := q.prompt.Has("none")
-	n := q.need()
-	if f.second {
-		n.Level = 2 // who has a second factor uses it
-	}
-	switch session.Missing(f.session, f.second, n, now) {
+	switch session.Missing(f.session, f.second, q.need(), now) {
 	case session.StepLogin:
 		return need(stepLogin, quiet, web.ErrLogin)
 	case session.StepSecond:

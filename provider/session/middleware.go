@@ -89,7 +89,7 @@ func (s *Sessions) Require(level int, fresh time.Duration, h web.Handler) web.Ha
 		}
 		found, ok := From(r.Context())
 		second := false
-		if ok && level > 1 {
+		if ok && level > 0 {
 			var err error
 			if second, err = Second(r.Context(), s.DB, found.PatientID, need); err != nil {
 				return err

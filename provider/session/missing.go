@@ -39,10 +39,14 @@ const (
 
 // Missing names the first thing that s lacks for need; s is nil where nobody is
 // signed in. hasSecond says that the patient has a factor to prove at
-// StepSecond: see Second. It is pure, and now is only there to be compared.
+// StepSecond: see Second. Who has a second factor proves it, whatever is asked.
+// It is pure, and now is only there to be compared.
 func Missing(s *storage.Session, hasSecond bool, need Need, now time.Time) Step {
 	if need.Level == 0 && !need.Phishing && need.After.IsZero() {
 		return StepNone
+	}
+	if hasSecond {
+		need.Level = 2
 	}
 	if s == nil || s.EndedAt != nil || !now.Before(s.ExpiresAt) || level(s) == 0 {
 		return StepLogin

@@ -56,13 +56,15 @@ func (c Config) Validate() error {
 }
 
 // Start signs a patient in who has just proven factors, and sets the cookie.
-// Where the browser already has a session of this patient, that one is raised;
-// a session of anybody else ends. The caller has made sure that the patient may
+// Where the browser already has a session of this patient, that one goes on
+// under its id, so that tokens stay tied to it, but what was proven before no
+// longer counts: who is asked to sign in again proves everything again. A
+// session of anybody else ends. The caller has made sure that the patient may
 // sign in. ctx may carry the transaction that the proof was spent in.
 func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, factors ...string) (*storage.Session, error) {
 	old, ok := From(ctx)
 	if ok && old.PatientID == patientID {
-		return s.Raise(ctx, w, r, factors...)
+		return s.replace(ctx, w, r, old, nil, factors)
 	}
 	now := storage.Now()
 	handle := storage.NewHandle(handlePrefix)
@@ -96,10 +98,15 @@ func (s *Sessions) Raise(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if !ok {
 		return nil, web.ErrLogin
 	}
+	return s.replace(ctx, w, r, old, old.Factors, factors)
+}
+
+// replace gives the session old a new handle; it proves kept and fresh from now on.
+func (s *Sessions) replace(ctx context.Context, w http.ResponseWriter, r *http.Request, old *storage.Session, kept storage.Factors, fresh []string) (*storage.Session, error) {
 	now := storage.Now()
 	handle := storage.NewHandle(handlePrefix)
 	raised := *old
-	raised.Digest, raised.Factors = storage.Digest(handle), proven(old.Factors, factors, now)
+	raised.Digest, raised.Factors = storage.Digest(handle), proven(kept, fresh, now)
 	raised.AuthTime, raised.LastSeenAt = now, now
 	raised.UserAgent, raised.IP = userAgent(r), web.ClientIP(r.Context())
 	if err := s.DB.ReplaceSession(ctx, old.Digest, &raised); err != nil {

@@ -119,7 +119,7 @@ func TestHandleIsNewAtEveryRiseAndTheOldOneIsDead(t *testing.T) {
 		b.do("POST", "/start/"+p.ID)
 		third := b.cookie()
 		require.NotEqual(t, second, third)
-		require.Equal(t, id, body(t, b.do("GET", "/who")), "signing in again raises the same session")
+		require.Equal(t, id, body(t, b.do("GET", "/who")), "signing in again goes on with the same session")
 
 		for _, old := range []string{first, second} {
 			thief := open()
@@ -129,7 +129,7 @@ func TestHandleIsNewAtEveryRiseAndTheOldOneIsDead(t *testing.T) {
 		live, err := db.SessionsOf(t.Context(), p.ID)
 		require.NoError(t, err)
 		require.Len(t, live, 1)
-		require.Contains(t, live[0].Factors, session.TOTP)
+		require.NotContains(t, live[0].Factors, session.TOTP, "but proves everything again")
 		require.Equal(t, "Browser 1.0", live[0].UserAgent)
 
 		other := patient(t, db, "b@example.org")
