@@ -1,0 +1,64 @@
+# `make` lists what there is to do. Go 1.26 and a C compiler are needed: SQLite
+# and librdkafka are C. Everything else the tests need, .ci/testenv finds or installs.
+
+GO       ?= go
+CC       ?= cc
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 10s
+
+export CGO_ENABLED = 1
+
+LDFLAGS  = -X main.version=$(VERSION)
+tool     = $(GO) tool -modfile=tools/go.mod
+gotest   = $(tool) gotestsum --format standard-quiet --
+# The rooms in which goroutines meet over one row, one connection or one cache.
+crowded  = ./storage/... ./provider/... ./tasks/... ./lis/...
+
+.DEFAULT_GOAL = help
+.PHONY: help build run test test-go test-race test-chart lint bench fuzz clean compiler
+
+help: ## List these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+build: compiler ## Build bin/patauth
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/patauth ./cmd/patauth
+
+run: build ## Build, then run everything in one process: bin/patauth dev
+	bin/patauth dev
+
+test: build ## Run every test, with PostgreSQL, Redis and Chromium; says what it skipped
+	.ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-chart
+
+test-go:
+	$(GO) vet ./...
+	$(gotest) ./...
+
+test-race:
+	$(gotest) -race $(crowded)
+
+test-chart: build
+	cd tools && PATAUTH_TEST_BINARY='$(CURDIR)/bin/patauth' $(GO) tool gotestsum --format standard-quiet -- ./...
+
+lint: compiler ## Check formatting, go vet, staticcheck and the chart
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(tool) staticcheck ./...
+	cd tools && $(GO) vet ./... && $(GO) test -run TestLint ./chart
+
+bench: compiler ## Run every benchmark
+	.ci/testenv $(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz: compiler ## Fuzz each parser for FUZZTIME (10s)
+	@git grep -hoE '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' >/dev/null || { echo "there is no fuzz target"; exit 1; }
+	@git grep -oE '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | sort -u | while read -r dir target; do \
+		echo "== $$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$dir" || exit 1; \
+	done
+
+clean: ## Remove what was built, and the data of patauth dev
+	rm -rf bin .patauth
+
+compiler:
+	@command -v $(CC) >/dev/null || { \
+		echo "patauth needs a C compiler for SQLite and librdkafka: apt-get install gcc libc6-dev (or set CC)"; exit 1; }
