@@ -1,0 +1,20 @@
+CREATE TABLE outbox (
+    id         TEXT PRIMARY KEY,
+    kind       TEXT NOT NULL,
+    name       TEXT NOT NULL UNIQUE,
+    payload    TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    relayed_at TIMESTAMPTZ,
+    done_at    TIMESTAMPTZ,
+    failed_at  TIMESTAMPTZ,
+    reason     TEXT NOT NULL
+);
+CREATE INDEX outbox_waiting ON outbox (created_at) WHERE relayed_at IS NULL;
+CREATE INDEX outbox_undone ON outbox (relayed_at) WHERE done_at IS NULL AND failed_at IS NULL;
+
+CREATE TABLE periodic_run (
+    name        TEXT PRIMARY KEY,
+    slot        TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    outcome     TEXT NOT NULL
+);

@@ -1,0 +1,53 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"gorm.io/gorm/clause"
+)
+
+// PeriodicRun remembers the last slot of a periodic task that was enqueued, and
+// how its last run ended.
+type PeriodicRun struct {
+	Name       string
+	Slot       time.Time
+	FinishedAt *time.Time
+	Outcome    string // "", "ok" or "error"
+}
+
+// TableName names the table.
+func (PeriodicRun) TableName() string { return "periodic_run" }
+
+// PeriodicRuns lists the periodic tasks that ever ran, by name.
+func (db *DB) PeriodicRuns(ctx context.Context) ([]PeriodicRun, error) {
+	var out []PeriodicRun
+	return out, mapErr(db.g(ctx).Order("name").Find(&out).Error)
+}
+
+// LastSlot is the newest slot of name that was taken; zero where none was.
+func (db *DB) LastSlot(ctx context.Context, name string) (time.Time, error) {
+	var r PeriodicRun
+	err := mapErr(db.g(ctx).Where("name = ?", name).Take(&r).Error)
+	if errors.Is(err, ErrNotFound) {
+		return time.Time{}, nil
+	}
+	return r.Slot, err
+}
+
+// TakeSlot records that slot of name was enqueued. An older or equal slot, and
+// the second of two callers, get ErrSpent.
+func (db *DB) TakeSlot(ctx context.Context, name string, slot time.Time) error {
+	return spentUnlessOne(db.g(ctx).Clauses(clause.OnConflict{
+		Columns:   []clause.Column{{Name: "name"}},
+		DoUpdates: clause.AssignmentColumns([]string{"slot"}),
+		Where:     clause.Where{Exprs: []clause.Expression{clause.Expr{SQL: "periodic_run.slot < excluded.slot"}}},
+	}).Create(&PeriodicRun{Name: name, Slot: slot}))
+}
+
+// FinishPeriodic records how a run of name ended.
+func (db *DB) FinishPeriodic(ctx context.Context, name, outcome string, now time.Time) error {
+	return mapErr(db.g(ctx).Model(&PeriodicRun{}).Where("name = ?", name).
+		Updates(map[string]any{"finished_at": now, "outcome": outcome}).Error)
+}
