@@ -1,0 +1,264 @@
+package login
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pat-authenticate/patauth/provider/session"
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/storage/storagetest"
+)
+
+func TestAPatientRegistersAndSignsIn(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) { registerAndSignIn(t, newPlace(t, db)) })
+}
+
+func registerAndSignIn(t *testing.T, p *place) {
+	b := p.browser()
+	request := storage.NewID()
+	b.get("/register?request="+request).is(200, `name="request" value="`+request+`"`)
+	b.post("/register", "request", request, "email", " Ada@Example.org", "given-name", "Ada", "family-name", "Byron",
+		"bday", "1975-12-10", "new-password", goodPassword).is(200, "Check your mail")
+
+	token := p.token("ada@example.org")
+	b.get("/verify-email?token="+token).is(200, "Yes, confirm")
+	b.get("/verify-email?token="+token).is(200, "Yes, confirm")
+	b.post("/verify-email", "token", token).is(200, `href="/login?request=`+request+`"`)
+	b.post("/verify-email", "token", token).is(410)
+
+	b.get("/login?request="+request).is(200, `name="request" value="`+request+`"`)
+	b.post("/login", "request", request, "email", "ADA@example.org", "current-password", goodPassword).to("/oauth2/auth/" + request)
+	s := b.session()
+	require.Contains(t, s.Factors, session.Password)
+	patient, err := p.db.PatientByID(context.Background(), s.PatientID)
+	require.NoError(t, err)
+	require.Equal(t, "Ada", patient.GivenName)
+	require.Equal(t, "1975-12-10", patient.BirthDate)
+	require.NotNil(t, patient.EmailVerifiedAt)
+
+	b.post("/login", "to", "labs", "email", "ada@example.org", "current-password", goodPassword).to("/account/labs")
+	require.NotEqual(t, s.Digest, b.session().Digest, "the handle is new after every proof")
+	b.post("/signout").to("/login")
+	live, err := p.db.SessionsOf(context.Background(), s.PatientID)
+	require.NoError(t, err)
+	require.Empty(t, live)
+}
+
+func TestNobodyLearnsWhoHasAnAccount(t *testing.T) {
+	p := newSQLitePlace(t)
+	p.patient("known@example.org")
+	disabled := p.patient("disabled@example.org")
+	require.NoError(t, p.db.SetPatientDisabled(context.Background(), disabled.ID, true))
+	p.browser().register("waiting@example.org", goodPassword).is(200)
+
+	same := func(path string, status int, form func(email string) []string) {
+		t.Helper()
+		var first string
+		for _, email := range []string{"known@example.org", "disabled@example.org", "waiting@example.org", "unknown@example.org"} {
+			answer := p.browser().post(path, form(email)...).is(status)
+			body := strings.ReplaceAll(answer.body, email, "X")
+			for _, random := range []string{`name="challenge" value="`, `challenge&#34;:&#34;`} {
+				if i := strings.Index(body, random); i >= 0 {
+					i += len(random)
+					body = body[:i] + body[i+26:] // a base32 id, or the first letters of a random value
+					if j := strings.IndexAny(body[i:], `"&`); j >= 0 {
+						body = body[:i] + body[i+j:]
+					}
+				}
+			}
+			if first == "" {
+				first = body
+			}
+			require.Equal(t, first, body, email)
+		}
+	}
+	same("/login", 401, func(email string) []string {
+		return []string{"email", email, "current-password", "not the password at all"}
+	})
+	same("/register", 200, func(email string) []string {
+		return []string{"email", email, "given-name", "A", "family-name", "B", "bday", "1980-01-01", "new-password", "kettle moon tulip blue"}
+	})
+	same("/verify-email/resend", 200, func(email string) []string { return []string{"email", email} })
+
+	p.browser().post("/login", "email", "disabled@example.org", "current-password", goodPassword).is(401, "E-mail or password is wrong")
+}
+
+func TestTheRightPasswordOfAWaitingAccountAsksTheMailboxAgain(t *testing.T) {
+	p := newSQLitePlace(t)
+	b := p.browser()
+	b.register("ada@example.org", goodPassword).is(200)
+	first := p.token("ada@example.org")
+	b.post("/login", "email", "ada@example.org", "current-password", goodPassword).is(200, "Check your mail")
+	second := p.token("ada@example.org")
+	require.NotEqual(t, first, second)
+	b.post("/verify-email", "token", first).is(410)
+	b.post("/verify-email/resend", "email", "ada@example.org").is(200, "Check your mail")
+	third := p.token("ada@example.org")
+	require.NotEqual(t, second, third)
+	b.post("/verify-email/resend", "email", "ada@example.org").is(200, "Check your mail")
+	require.Equal(t, third, p.token("ada@example.org"), "three mails an hour are enough")
+	b.post("/verify-email", "token", third).is(200)
+	b.post("/login", "email", "ada@example.org", "current-password", goodPassword).to("/account")
+}
+
+func TestNoAccountCanBePreparedForSomebodyElse(t *testing.T) {
+	p := newSQLitePlace(t)
+	ctx := context.Background()
+	attacker := p.browser()
+	attacker.register("victim@example.org", "attackers own password").is(200)
+	victim, err := p.db.PatientByEmail(ctx, "victim@example.org")
+	require.NoError(t, err)
+	// Whatever an unverified account may have come by is gone when it is verified.
+	require.NoError(t, p.db.AddCredential(ctx, &storage.Credential{PatientID: victim.ID, Kind: storage.KindTOTP, Secret: []byte("x")}))
+	now := storage.Now()
+	require.NoError(t, p.db.CreateSession(ctx, &storage.Session{
+		Digest: storage.Digest("x"), PatientID: victim.ID, AuthTime: now, CreatedAt: now, LastSeenAt: now, ExpiresAt: now.Add(time.Hour),
+	}))
+
+	b := p.browser()
+	b.register("victim@example.org", goodPassword).is(200)
+	b.post("/verify-email", "token", p.token("victim@example.org")).is(200)
+	attacker.post("/login", "email", "victim@example.org", "current-password", "attackers own password").is(401)
+	b.post("/login", "email", "victim@example.org", "current-password", goodPassword).to("/account")
+	has, err := p.db.HasSecondFactor(ctx, victim.ID)
+	require.NoError(t, err)
+	require.False(t, has)
+	live, err := p.db.SessionsOf(ctx, victim.ID)
+	require.NoError(t, err)
+	require.Len(t, live, 1)
+
+	// Registering a verified address changes nothing about it.
+	attacker.register("victim@example.org", "attackers own password").is(200, "Check your mail")
+	attacker.post("/login", "email", "victim@example.org", "current-password", "attackers own password").is(401)
+}
+
+func TestPasswordGuessingPauses(t *testing.T) {
+	p := newSQLitePlace(t)
+	p.patient("ada@example.org")
+	b := p.browser()
+	for range 5 {
+		b.post("/login", "email", "ada@example.org", "current-password", "a wrong password").is(401)
+	}
+	b.post("/login", "email", "ada@example.org", "current-password", goodPassword).is(401, "pauses for a while")
+}
+
+func TestWrongFormsAreShownAgain(t *testing.T) {
+	p := newSQLitePlace(t)
+	b := p.browser()
+	b.post("/register", "email", "not an address", "given-name", " ", "family-name", "B<b>", "bday", "2999-01-01", "new-password", "short").
+		is(422, "such as name@example.org", "at most 100 characters", "date of birth", "at least 15 characters", `value="not an address"`)
+	b.post("/verify-email", "token", "junk").is(410)
+	b.get("/verify-email").is(410)
+	b.get("/login?request=junk").is(400)
+	b.get("/login?to=https://evil.example").is(400)
+	b.get("/login/enrol/sms").is(404)
+	b.get("/login/second?to=labs").to("/login?to=labs")
+	b.get("/login/enrol?to=factors").to("/login?to=factors")
+	r, err := b.client.Post(b.url+"/login", "application/json", strings.NewReader("{}"))
+	b.page(r, err).is(415)
+}
+
+func TestPagesWorkInGermanAndWithoutScript(t *testing.T) {
+	p := newSQLitePlace(t)
+	b := p.browser()
+	page := b.get("/login").is(200, `autocomplete="username webauthn"`, `autocomplete="current-password"`, `type="password"`)
+	require.Regexp(t, `(?s)<form method="post" action="/login/passkey"[^>]* hidden>`, page.body)
+	require.NotContains(t, page.body, "<script>")
+
+	for _, path := range []string{"/login", "/register", "/verify-email/resend"} {
+		r, err := http.NewRequest("GET", b.url+path, nil)
+		require.NoError(t, err)
+		r.Header.Set("Accept-Language", "de-AT,de;q=0.9")
+		answer, err := b.client.Do(r)
+		b.page(answer, err).is(200, `<html lang="de">`, "E-Mail-Adresse")
+	}
+}
+
+func TestAPasswordIsChangedByWhoKnowsIt(t *testing.T) {
+	p := newSQLitePlace(t)
+	p.patient("ada@example.org")
+	other, b := p.signedIn("ada@example.org"), p.signedIn("ada@example.org")
+	b.get("/login/password?to=factors").is(200, `autocomplete="new-password"`)
+	next := "kettle moon tulip blue"
+	b.post("/login/password", "current-password", goodPassword, "new-password", "short").is(422, "at least 15")
+	b.post("/login/password", "current-password", "not the right one", "new-password", next).is(422, "not your present password")
+	b.post("/login/password", "to", "factors", "current-password", goodPassword, "new-password", next).to("/account/factors")
+	b.get("/login/password").is(200)
+	other.get("/login/password").to("/login")
+	other.post("/login", "email", "ada@example.org", "current-password", goodPassword).is(401)
+	other.post("/login", "email", "ada@example.org", "current-password", next).to("/account")
+
+	b.enrolApp()
+	p.browser().post("/login/password", "current-password", next, "new-password", goodPassword).to("/login")
+	other.post("/login/password", "current-password", next, "new-password", goodPassword).to("/login/second")
+}
+
+func TestOneAddressRegisteredManyTimesAtOnce(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() { p.browser().register("ada@example.org", goodPassword).is(200, "Check your mail") })
+		}
+		all.Wait()
+		list, err := db.ListPatients(context.Background(), 10, "")
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+	})
+}
+
+func TestALinkIsSpentOnceByMany(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		p.browser().register("ada@example.org", goodPassword).is(200)
+		token := p.token("ada@example.org")
+		var all sync.WaitGroup
+		var confirmed atomic.Int64
+		for range 50 {
+			all.Go(func() {
+				switch answer := p.browser().post("/verify-email", "token", token); answer.status {
+				case 200:
+					confirmed.Add(1)
+				case 410:
+				default:
+					t.Errorf("status %d", answer.status)
+				}
+			})
+		}
+		all.Wait()
+		require.EqualValues(t, 1, confirmed.Load())
+	})
+}
+
+func TestOnlyTheMailboxLearns(t *testing.T) {
+	p := newSQLitePlace(t)
+	ctx := context.Background()
+	mails := func() (kinds []string) {
+		rows, err := p.db.ClaimOutbox(ctx, 10, storage.Now())
+		require.NoError(t, err)
+		for _, o := range rows {
+			require.NotContains(t, o.Payload, "@")
+			kinds = append(kinds, o.Kind)
+		}
+		return kinds
+	}
+	patient := p.patient("ada@example.org")
+	require.Equal(t, []string{"verify_email"}, mails())
+	p.browser().register("ada@example.org", goodPassword).is(200)
+	require.Equal(t, []string{"account_exists"}, mails())
+	p.browser().post("/verify-email/resend", "email", "ada@example.org").is(200)
+	require.Empty(t, mails())
+	b := p.signedIn("ada@example.org")
+	b.enrolApp()
+	require.Equal(t, []string{"notice"}, mails())
+	require.NoError(t, p.db.SetPatientDisabled(ctx, patient.ID, true))
+	p.browser().register("ada@example.org", goodPassword).is(200)
+	require.Empty(t, mails())
+}

@@ -1,0 +1,26 @@
+package login
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+var (
+	attempts = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_login_attempts_total",
+		Help: "Proofs of a factor, by kind and outcome (ok, bad, throttled, disabled).",
+	}, []string{"factor", "outcome"})
+	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_login_registrations_total",
+		Help: "Steps of registration (asked, verified).",
+	}, []string{"step"})
+	hashRejected = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "patauth_login_hash_rejected_total",
+		Help: "Password hashes refused because too many waited.",
+	})
+	hashSeconds = promauto.NewHistogram(prometheus.HistogramOpts{
+		Name:    "patauth_login_hash_duration_seconds",
+		Help:    "Time of one password hash.",
+		Buckets: []float64{.01, .025, .05, .1, .15, .2, .25, .35, .5, 1, 2},
+	})
+)

@@ -1,0 +1,126 @@
+package login
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// invite asks for any passkey of this site, whoever it belongs to. It must
+// verify its holder, because it will be the only proof.
+func (p *passkeys) invite(ctx context.Context, browser []byte) (*ceremony, error) {
+	options, data, err := p.rp.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	if err != nil {
+		return nil, fmt.Errorf("passkey login: %w", err)
+	}
+	return p.begin(ctx, kindPasskeyLogin, "", browser, options.Response, data)
+}
+
+// welcome takes the answer to invite and returns who it is; errWrong where it
+// proves nobody.
+func (p *passkeys) welcome(ctx context.Context, browser []byte, form answer) (storage.Patient, []string, error) {
+	data, err := p.end(ctx, kindPasskeyLogin, browser, form)
+	if err != nil {
+		return storage.Patient{}, nil, err
+	}
+	parsed, err := protocol.ParseCredentialRequestResponseBytes([]byte(url.Values(form).Get("credential")))
+	if err != nil {
+		return storage.Patient{}, nil, refused(ctx, err)
+	}
+	var holder keyholder
+	var failure error
+	_, key, err := p.rp.ValidatePasskeyLogin(func(rawID, handle []byte) (webauthn.User, error) {
+		holder, failure = p.holder(ctx, rawID, handle)
+		return &holder, failure
+	}, data, parsed)
+	if failure != nil && !errors.Is(failure, storage.ErrNotFound) {
+		return storage.Patient{}, nil, failure
+	}
+	if err != nil {
+		return storage.Patient{}, nil, refused(ctx, err)
+	}
+	proven, err := p.accept(ctx, holder, key, parsed)
+	return holder.patient, proven, err
+}
+
+// holder finds the patient of a credential id who also goes by the handle; a
+// patient who may not sign in is not found.
+func (p *passkeys) holder(ctx context.Context, rawID, handle []byte) (keyholder, error) {
+	c, err := p.db.CredentialByExternalID(ctx, hex.EncodeToString(rawID))
+	if err != nil {
+		return keyholder{}, err
+	}
+	patient, err := p.db.PatientByID(ctx, c.PatientID)
+	if err != nil {
+		return keyholder{}, err
+	}
+	if patient.DisabledAt != nil || patient.EmailVerifiedAt == nil || !hmac.Equal(patient.WebAuthnHandle, handle) {
+		return keyholder{}, storage.ErrNotFound
+	}
+	return p.open(patient, []storage.Credential{c})
+}
+
+// browserCookie binds a ceremony to the browser that was asked, before there is
+// a session. It never becomes one.
+const browserCookie = "patauth-browser"
+
+// browser is the digest of the browser's cookie, which is set where it is missing.
+func (l *Login) browser(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	handle, err := web.ReadCookie(r, l.site.Issuer, browserCookie)
+	if errors.Is(err, http.ErrNoCookie) {
+		handle = storage.NewHandle("pab_")
+		http.SetCookie(w, web.Cookie(l.site.Issuer, browserCookie, handle, 0))
+		err = nil
+	}
+	return storage.Digest(handle), err
+}
+
+// PostPasskey signs in with a passkey alone. POST /login/passkey
+func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	form, err := web.Form(r)
+	if err != nil {
+		return err
+	}
+	flow, err := web.FlowOf(form)
+	if err != nil {
+		return err
+	}
+	if l.passkeys == nil {
+		return storage.ErrNotFound
+	}
+	if err := l.gate.pass(r); err != nil {
+		return err
+	}
+	browser, err := l.browser(w, r)
+	if err != nil {
+		return err
+	}
+	patient, proven, err := l.passkeys.welcome(ctx, browser, form)
+	if errors.Is(err, errWrong) {
+		l.gate.failed(r)
+		attempts.WithLabelValues(storage.KindPasskey, "bad").Inc()
+		web.Event(ctx, "auth.login.failed", "factor", storage.KindPasskey)
+		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Problem: "login.passkey.wrong"})
+	}
+	if err != nil {
+		return fmt.Errorf("passkey login: %w", err)
+	}
+	if _, err := l.sessions.Start(ctx, w, r, patient.ID, proven...); err != nil {
+		return err
+	}
+	attempts.WithLabelValues(storage.KindPasskey, "ok").Inc()
+	web.Note(ctx, "patient", patient.ID)
+	web.Event(ctx, "auth.login.ok", "factor", storage.KindPasskey)
+	return web.Redirect(w, r, flow.Done())
+}

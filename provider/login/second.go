@@ -1,0 +1,126 @@
+package login
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/pat-authenticate/patauth/provider/session"
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+// secondView is what the page login_second shows. Factors holds, by kind, what
+// each factor of the patient asks with.
+type secondView struct {
+	Flow    web.Flow
+	Factors map[string]any
+	Problem string
+}
+
+// GetSecond asks for a second factor. GET /login/second
+func (l *Login) GetSecond(w http.ResponseWriter, r *http.Request) error {
+	q, err := web.Query(r)
+	if err != nil {
+		return err
+	}
+	flow, err := web.FlowOf(q)
+	if err != nil {
+		return err
+	}
+	s, ok := session.From(r.Context())
+	if !ok {
+		return web.Redirect(w, r, "/login"+flow.Query())
+	}
+	return l.showSecond(w, r, http.StatusOK, s, secondView{Flow: flow})
+}
+
+func (l *Login) showSecond(w http.ResponseWriter, r *http.Request, status int, s *storage.Session, v secondView) error {
+	v.Factors = map[string]any{}
+	for _, f := range l.factors {
+		who, err := l.subject(r.Context(), s, f.kind())
+		if err != nil {
+			return err
+		}
+		if len(who.creds) == 0 {
+			continue
+		}
+		if v.Factors[f.kind()], err = f.ask(r.Context(), who); err != nil {
+			return err
+		}
+	}
+	if len(v.Factors) == 0 {
+		return web.Redirect(w, r, "/login/enrol"+v.Flow.Query())
+	}
+	return l.site.Render(w, r, status, "login_second", v)
+}
+
+// flowTries is how often a second factor may be tried in one session.
+const flowTries = 5
+
+// PostSecond checks a second factor. POST /login/second
+func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	form, err := web.Form(r)
+	if err != nil {
+		return err
+	}
+	flow, err := web.FlowOf(form)
+	if err != nil {
+		return err
+	}
+	s, ok := session.From(ctx)
+	if !ok {
+		return web.Redirect(w, r, "/login"+flow.Query())
+	}
+	if err := l.gate.pass(r); err != nil {
+		return err
+	}
+	f, err := l.factor(form.Get("factor"))
+	if err != nil {
+		return web.Invalid("factor", "not known")
+	}
+	who, err := l.subject(ctx, s, f.kind())
+	if err != nil {
+		return err
+	}
+	// The handle changes when the session rises, so a success starts the count anew.
+	n, err := l.db.CountAttempt(ctx, "second", hex.EncodeToString(s.Digest), l.sessions.Absolute, storage.Now())
+	if err != nil {
+		return err
+	}
+	if n > flowTries {
+		attempts.WithLabelValues(f.kind(), "throttled").Inc()
+		web.Event(ctx, "auth.second.failed", "factor", f.kind(), "reason", "tries")
+		if err := session.End(w, r, l.db, l.site.Issuer); err != nil {
+			return err
+		}
+		return web.Redirect(w, r, "/login"+flow.Query())
+	}
+	proven, err := f.verify(ctx, who, form)
+	if errors.Is(err, errWrong) {
+		l.gate.failed(r)
+		attempts.WithLabelValues(f.kind(), "bad").Inc()
+		web.Event(ctx, "auth.second.failed", "factor", f.kind())
+		for _, c := range who.creds {
+			if err := l.failed(ctx, c); err != nil {
+				return err
+			}
+		}
+		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := l.sessions.Raise(ctx, w, r, proven...); err != nil {
+		return fmt.Errorf("second factor: %w", err)
+	}
+	attempts.WithLabelValues(f.kind(), "ok").Inc()
+	web.Event(ctx, "auth.second.ok", "factor", f.kind())
+	return web.Redirect(w, r, flow.Done())
+}
+
+// fresh is how old a proof may be for a change of factors.
+const fresh = 5 * time.Minute

@@ -1,0 +1,196 @@
+package login
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/pat-authenticate/patauth/provider/session"
+	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/tasks/queue"
+)
+
+// signinView is what the page login_signin shows.
+type signinView struct {
+	Flow    web.Flow
+	Email   string
+	Problem string
+	Passkey *ceremony // nil where none can be used
+}
+
+// GetLogin asks who it is. GET /login
+func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
+	q, err := web.Query(r)
+	if err != nil {
+		return err
+	}
+	flow, err := web.FlowOf(q)
+	if err != nil {
+		return err
+	}
+	return l.showLogin(w, r, http.StatusOK, signinView{Flow: flow})
+}
+
+func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v signinView) error {
+	if l.passkeys != nil && l.gate.invites.Allow() {
+		browser, err := l.browser(w, r)
+		if err != nil {
+			return err
+		}
+		if v.Passkey, err = l.passkeys.invite(r.Context(), browser); err != nil {
+			return err
+		}
+	}
+	return l.site.Render(w, r, status, "login_signin", v)
+}
+
+// PostLogin checks the password. POST /login
+//
+// An address without an account, a disabled account, a wrong password and one
+// that rests after failures get one answer, after the same work.
+func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	form, err := web.Form(r)
+	if err != nil {
+		return err
+	}
+	flow, err := web.FlowOf(form)
+	if err != nil {
+		return err
+	}
+	if err := l.gate.pass(r); err != nil {
+		web.Event(ctx, "auth.login.throttled")
+		return err
+	}
+	who, err := l.candidate(ctx, form.Get("email"))
+	if err != nil {
+		return err
+	}
+	password := form.Get("current-password")
+	ok, err := l.proves(ctx, &who, password)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		l.gate.failed(r)
+		web.Event(ctx, "auth.login.failed", "factor", session.Password)
+		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Email: form.Get("email"), Problem: "login.wrong"})
+	}
+	if who.patient.EmailVerifiedAt == nil {
+		if err := l.remind(ctx, who.patient); err != nil {
+			return err
+		}
+		web.Event(ctx, "auth.login.unverified")
+		return l.showCheckMail(w, r, flow)
+	}
+	err = l.db.Tx(ctx, func(ctx context.Context) error {
+		if err := l.db.CredentialSucceeded(ctx, who.credential.ID, storage.Now()); err != nil {
+			return err
+		}
+		_, err := l.sessions.Start(ctx, w, r, who.patient.ID, session.Password)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("sign in: %w", err)
+	}
+	l.rehash(ctx, who, password)
+	attempts.WithLabelValues("pwd", "ok").Inc()
+	web.Note(ctx, "patient", who.patient.ID)
+	web.Event(ctx, "auth.login.ok", "factor", session.Password)
+	return web.Redirect(w, r, flow.Done())
+}
+
+// candidate is who may be signing in. The zero candidate is nobody.
+type candidate struct {
+	patient    storage.Patient
+	credential storage.Credential // none as long as the mailbox has not answered
+	phc        string
+	old        bool // the hash is made in another way than now
+}
+
+// candidate finds who goes by an address; nobody where there is no such
+// patient, or the patient may not sign in.
+func (l *Login) candidate(ctx context.Context, email string) (candidate, error) {
+	p, err := l.db.PatientByEmail(ctx, email)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && p.DisabledAt != nil {
+		return candidate{}, nil
+	}
+	if err != nil {
+		return candidate{}, err
+	}
+	if p.EmailVerifiedAt == nil {
+		reg, err := l.pending(ctx, p)
+		if errors.Is(err, storage.ErrNotFound) {
+			return candidate{}, nil
+		}
+		return candidate{patient: p, phc: reg.PHC}, err
+	}
+	all, err := l.db.Credentials(ctx, p.ID)
+	for _, c := range all {
+		if c.Kind == storage.KindPassword {
+			return candidate{patient: p, credential: c, phc: string(c.Secret)}, err
+		}
+	}
+	return candidate{}, err
+}
+
+// proves reports whether password is that of who. The try is counted first.
+func (l *Login) proves(ctx context.Context, who *candidate, password string) (bool, error) {
+	may := who.patient.ID != ""
+	if who.credential.ID != "" {
+		switch err := l.db.TryCredential(ctx, who.credential.ID, storage.Now()); {
+		case errors.Is(err, storage.ErrSpent):
+			may = false
+			attempts.WithLabelValues("pwd", "throttled").Inc()
+		case err != nil:
+			return false, err
+		}
+	}
+	if len(password) > passwordMaxBytes {
+		password = "" // no password is so long, and hashing it is work for nothing
+	}
+	ok, old, err := l.hasher.Verify(ctx, who.phc, password)
+	if err != nil {
+		return false, err
+	}
+	who.old = old
+	if ok && may {
+		return true, nil
+	}
+	attempts.WithLabelValues("pwd", "bad").Inc()
+	return false, l.failed(ctx, who.credential)
+}
+
+// failed records a wrong proof with c, if there is such a credential, and tells
+// the patient when it was one too many.
+func (l *Login) failed(ctx context.Context, c storage.Credential) error {
+	if c.ID == "" {
+		return nil
+	}
+	return l.db.Tx(ctx, func(ctx context.Context) error {
+		disabled, err := l.db.CredentialFailed(ctx, c.ID, storage.Now())
+		if err != nil || !disabled {
+			return err
+		}
+		web.Event(ctx, "auth.factor.disabled", "factor", c.Kind)
+		attempts.WithLabelValues(c.Kind, "disabled").Inc()
+		return l.db.Wish(ctx, queue.Notice{PatientID: c.PatientID, Notice: "factor_disabled"})
+	})
+}
+
+// rehash writes the hash anew where it was made at another cost, or imported.
+// It is a favour to the future: no failure of it is one of the sign-in.
+func (l *Login) rehash(ctx context.Context, who candidate, password string) {
+	if !who.old {
+		return
+	}
+	phc, err := l.hasher.Hash(ctx, password)
+	if err == nil {
+		err = l.db.ReplaceSecret(ctx, who.credential.ID, who.credential.Secret, []byte(phc))
+	}
+	if err != nil && !errors.Is(err, storage.ErrSpent) {
+		web.Note(ctx, "rehash_error", err.Error())
+	}
+}
