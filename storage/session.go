@@ -100,13 +100,16 @@ func (db *DB) TouchSession(ctx context.Context, id string, before, now time.Time
 		Update("last_seen_at", now).Error)
 }
 
-// EndSession ends one session of this patient; ErrNotFound where the patient has
-// no such live one.
+// EndSession ends one session of this patient, and the grants that live no longer
+// than it; ErrNotFound where the patient has no such live one.
 func (db *DB) EndSession(ctx context.Context, patientID, id string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		r := db.g(ctx).Model(&Session{}).
 			Where("id = ? AND patient_id = ? AND ended_at IS NULL", id, patientID).Update("ended_at", now)
 		if err := foundOne(r); err != nil {
+			return err
+		}
+		if err := db.RevokeSessionGrants(ctx, id, now); err != nil {
 			return err
 		}
 		return db.auditSession(ctx, "session.ended", patientID, id)
