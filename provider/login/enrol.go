@@ -126,7 +126,8 @@ func (l *Login) PostEnrolFactor(w http.ResponseWriter, r *http.Request) error {
 // mayEnrol guards the setting up of factors. ok is false where the request was
 // answered already, or failed.
 // NIST SP 800-63B-4, Section 4.1.2.1: an authenticator is bound only by who has
-// just signed in at the highest level the account has.
+// just signed in at the highest level the account has. Missing asks for the
+// second factor wherever there is one.
 func (l *Login) mayEnrol(w http.ResponseWriter, r *http.Request, flow web.Flow) (s *storage.Session, ok bool, err error) {
 	s, _ = session.From(r.Context())
 	now := storage.Now()
@@ -135,9 +136,6 @@ func (l *Login) mayEnrol(w http.ResponseWriter, r *http.Request, flow web.Flow) 
 	if s != nil {
 		if second, err = l.db.HasSecondFactor(r.Context(), s.PatientID); err != nil {
 			return nil, false, err
-		}
-		if second {
-			need.Level = 2
 		}
 	}
 	switch session.Missing(s, second, need, now) {

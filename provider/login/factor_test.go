@@ -15,7 +15,10 @@ import (
 )
 
 // app is the patient's authenticator app.
-type app struct{ seed []byte }
+type app struct {
+	seed  []byte
+	first string // the code it was set up with: of the step before, so that the present one is left
+}
 
 func (a app) code(back int64) string { return totpCode(a.seed, totpStep(storage.Now())-back) }
 
@@ -25,8 +28,9 @@ func (b *browser) enrolApp() app {
 	page := b.get("/login/enrol/totp?to=factors").is(200, "data:image/png;base64,", `href="otpauth://totp/localhost:`)
 	seed, err := seedText.DecodeString(page.find(`<code id="totp-secret">([A-Z2-7]+)</code>`))
 	require.NoError(b.t, err)
-	a := app{seed}
-	b.post("/login/enrol/totp", "to", "factors", "challenge", page.challenge(), "one-time-code", a.code(1)).to("/account/factors")
+	a := app{seed: seed}
+	a.first = a.code(1)
+	b.post("/login/enrol/totp", "to", "factors", "challenge", page.challenge(), "one-time-code", a.first).to("/account/factors")
 	return a
 }
 
@@ -47,7 +51,7 @@ func setUpAndAsk(t *testing.T, p *place) {
 	b = p.signedIn("ada@example.org")
 	b.get("/login/enrol").to("/login/second")
 	b.get("/login/second?to=labs").is(200, `autocomplete="one-time-code"`, `inputmode="numeric"`)
-	b.post("/login/second", "factor", "totp", "one-time-code", a.code(1)).is(401)
+	b.post("/login/second", "factor", "totp", "one-time-code", a.first).is(401)
 	code := a.code(0)
 	b.post("/login/second", "to", "labs", "factor", "totp", "one-time-code", " "+code[:3]+" "+code[3:]).to("/account/labs")
 	require.Equal(t, session.ACRTwoFactor, session.ACR(new(b.session())))
@@ -63,7 +67,7 @@ func TestASeedIsConfirmedByItsOwnSession(t *testing.T) {
 	page := b.get("/login/enrol/totp").is(200)
 	seed, err := seedText.DecodeString(page.find(`<code id="totp-secret">([A-Z2-7]+)</code>`))
 	require.NoError(t, err)
-	code := app{seed}.code(0)
+	code := app{seed: seed}.code(0)
 	again := b.post("/login/enrol/totp", "challenge", page.challenge(), "one-time-code", "000000000").is(422, "did not work")
 	require.Equal(t, page.challenge(), again.challenge(), "the seed stays when the code was mistyped")
 
