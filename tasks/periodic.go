@@ -1,0 +1,98 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pat-authenticate/patauth/storage"
+)
+
+const (
+	// batch bounds the rows that one run of a task touches in one table.
+	batch = 1000
+	// lostAfter is when a task that was relayed and not done counts as lost.
+	lostAfter = 2 * time.Minute
+	// kept is how long fulfilled wishes and one-time things stay after their end.
+	kept = 24 * time.Hour
+	// eventsKept is longer than the feed is kept by its broker, so that a replay
+	// is recognised.
+	eventsKept = 60 * 24 * time.Hour
+)
+
+// expireSessions ends the sessions whose time is over.
+func (w *Worker) expireSessions(ctx context.Context) error {
+	n, err := w.DB.ExpireSessions(ctx, storage.Now(), batch)
+	note(ctx, "expire sessions", n)
+	return err
+}
+
+// deleteExpired removes what has expired and no request can need any more.
+func (w *Worker) deleteExpired(ctx context.Context) error {
+	now := storage.Now()
+	var faults []error
+	for _, d := range []struct {
+		what   string
+		delete func(context.Context, time.Time, int) (int, error)
+		at     time.Time
+	}{
+		{"tokens", w.DB.DeleteExpiredTokens, now},
+		{"challenges", w.DB.DeleteExpiredChallenges, now.Add(-kept)},
+		{"attempts", w.DB.DeleteExpiredAttempts, now},
+		{"unverified patients", w.DB.DeleteUnverifiedPatients, now.Add(-7 * 24 * time.Hour)},
+		{"invitations", w.DB.DeleteExpiredInvitations, now.Add(-kept)},
+		{"lab events", w.DB.DeleteExpiredLabEvents, now.Add(-eventsKept)},
+		{"wishes", w.DB.DeleteDoneOutbox, now.Add(-7 * kept)},
+	} {
+		n, err := d.delete(ctx, d.at, batch)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("delete expired %s: %w", d.what, err))
+		}
+		note(ctx, "delete expired "+d.what, n)
+	}
+	return errors.Join(faults...)
+}
+
+// sweepOutbox relays anew what the queue has lost.
+func (w *Worker) sweepOutbox(ctx context.Context) error {
+	now := storage.Now()
+	n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter))
+	note(ctx, "sweep outbox", n)
+	waiting, oldest, backlog := w.DB.OutboxBacklog(ctx, now)
+	outboxPending.Set(float64(waiting))
+	outboxAge.Set(oldest.Seconds())
+	return errors.Join(err, backlog)
+}
+
+// syncUsers brings every account's link in line with its lab record, should an
+// event have been missed.
+func (w *Worker) syncUsers(ctx context.Context) error {
+	n, err := w.DB.ReconcileLinks(ctx, storage.Now(), batch)
+	note(ctx, "sync users with lis records", n)
+	return err
+}
+
+// healthCheck asks every dependency and shows the answers as metrics.
+func (w *Worker) healthCheck(ctx context.Context) error {
+	var faults []error
+	for _, name := range slices.Sorted(maps.Keys(w.Checks)) {
+		err := w.Checks[name](ctx)
+		up := 1.0
+		if err != nil {
+			up = 0
+			faults = append(faults, fmt.Errorf("health of %s: %w", name, err))
+		}
+		healthy.WithLabelValues(name).Set(up)
+	}
+	return errors.Join(faults...)
+}
+
+func note(ctx context.Context, what string, n int) {
+	if n > 0 {
+		slog.InfoContext(ctx, what, "rows", n)
+	}
+}

@@ -1,0 +1,80 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/wneessen/go-mail"
+)
+
+// SMTP says how to reach the mail server.
+type SMTP struct {
+	Host     string
+	Port     int
+	Username string
+	Password string
+	From     string // address, or "Name <address>"
+	// STARTTLS is required unless this is true; only for a server on this
+	// machine.
+	Plain bool
+	// Issuer gives the Message-ID its domain.
+	Issuer string
+}
+
+const smtpTimeout = 15 * time.Second
+
+// Sender sends through the server. It connects for each message.
+func (s SMTP) Sender() (Sender, error) {
+	policy := mail.TLSMandatory
+	if s.Plain {
+		policy = mail.NoTLS
+	}
+	opts := []mail.Option{mail.WithPort(s.Port), mail.WithTimeout(smtpTimeout), mail.WithTLSPolicy(policy)}
+	if s.Username != "" {
+		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(s.Username), mail.WithPassword(s.Password))
+	}
+	if _, err := mail.NewClient(s.Host, opts...); err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	domain := "patauth"
+	if u, err := url.Parse(s.Issuer); err == nil && u.Hostname() != "" {
+		domain = u.Hostname()
+	}
+	return func(ctx context.Context, m Message) error {
+		msg := mail.NewMsg()
+		if err := msg.From(s.From); err != nil {
+			return fmt.Errorf("smtp: from: %w", err)
+		}
+		if err := msg.To(m.To); err != nil {
+			return errors.New("smtp: the recipient is not an address") // not the address itself
+		}
+		msg.Subject(m.Subject)
+		msg.SetMessageIDWithValue(m.ID + "@" + domain)
+		msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834, Section 5
+		msg.SetBodyString(mail.TypeTextPlain, m.Text)
+		if m.HTML != "" {
+			msg.AddAlternativeString(mail.TypeTextHTML, m.HTML)
+		}
+		c, err := mail.NewClient(s.Host, opts...)
+		if err != nil {
+			return fmt.Errorf("smtp: %w", err)
+		}
+		if err := c.DialAndSendWithContext(ctx, msg); err != nil {
+			return fmt.Errorf("smtp: %w", redact(err))
+		}
+		return nil
+	}, nil
+}
+
+// redact keeps what an operator needs of a server's answer: it may repeat the
+// recipient's address.
+func redact(err error) error {
+	var send *mail.SendError
+	if errors.As(err, &send) {
+		return fmt.Errorf("refused (%s, temporary %t)", send.Reason, send.IsTemp())
+	}
+	return err
+}
