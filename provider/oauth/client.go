@@ -121,6 +121,12 @@ func withoutLoopbackPort(uri string) (string, bool) {
 	return addr.Addr().String() + "/" + path, true
 }
 
+// RedirectAllowed reports whether uri may be registered as a redirect URI.
+func RedirectAllowed(uri string) bool {
+	u, err := url.Parse(uri)
+	return err == nil && secureRedirect(u)
+}
+
 // secureRedirect reports whether a redirect URI may be registered and used:
 // https, http on loopback only, or a private-use scheme with a dot
 // (RFC 8252, Section 7.1). Fragments and user information are refused.

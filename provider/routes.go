@@ -1,0 +1,99 @@
+package provider
+
+import (
+	"net/http"
+
+	"github.com/gorilla/mux"
+
+	"github.com/pat-authenticate/patauth/provider/web"
+)
+
+var (
+	get  = []string{http.MethodGet, http.MethodHead}
+	post = []string{http.MethodPost}
+	both = []string{http.MethodGet, http.MethodHead, http.MethodPost}
+)
+
+// routes is every public route. The JSON documents, /static/ and the endpoints
+// of clients know no cookie and ask no session of the database.
+func (r rooms) routes(development http.Handler) *mux.Router {
+	router := r.site.Router()
+	add := func(path string, h http.Handler, methods []string) { router.Handle(path, h).Methods(methods...) }
+	page := func(path string, h web.Handler, methods []string) {
+		add(path, r.sessions.Middleware(r.site.Page(h)), methods)
+	}
+	protocol := func(path string, h web.Handler, methods []string) { add(path, r.site.OAuth(h), methods) }
+
+	// What the provider says of itself.
+	add("/.well-known/openid-configuration", r.oauth.Discovery(), get)
+	add("/.well-known/oauth-authorization-server", r.oauth.Discovery(), get)
+	add("/.well-known/jwks.json", r.oauth.JWKS(), get)
+	// https://w3c.github.io/webappsec-change-password-url/
+	page("/.well-known/change-password", changePassword, get)
+	page("/problems/{name}", r.site.ProblemPage, get)
+	router.PathPrefix("/static/").Handler(r.site.Pages.Static()).Methods(get...)
+
+	// Browsers on their way to a client.
+	page("/oauth2/auth", r.oauth.Authorize, both)
+	page("/oauth2/auth/{id}", r.oauth.Dispatch, get)
+	page("/consent", r.oauth.GetConsent, get)
+	page("/consent", r.oauth.PostConsent, post)
+	page("/oauth2/logout", r.oauth.EndSession, both)
+	page("/logout", r.oauth.GetLogout, get)
+	page("/logout", r.oauth.PostLogout, post)
+
+	// Clients.
+	protocol("/oauth2/token", r.oauth.Token, post)
+	protocol("/oauth2/userinfo", r.oauth.UserInfo, both)
+	protocol("/oauth2/introspect", r.oauth.Introspect, post)
+	protocol("/oauth2/revoke", r.oauth.Revoke, post)
+
+	// Getting in.
+	page("/register", r.login.GetRegister, get)
+	page("/register", r.login.PostRegister, post)
+	page("/verify-email", r.login.GetVerify, get)
+	page("/verify-email", r.login.PostVerify, post)
+	page("/verify-email/resend", r.login.GetResend, get)
+	page("/verify-email/resend", r.login.PostResend, post)
+	page("/login", r.login.GetLogin, get)
+	page("/login", r.login.PostLogin, post)
+	page("/login/passkey", r.login.PostPasskey, post)
+	page("/login/second", r.login.GetSecond, get)
+	page("/login/second", r.login.PostSecond, post)
+	page("/login/enrol", r.login.GetEnrol, get)
+	page("/login/enrol/{factor}", r.login.GetEnrolFactor, get)
+	page("/login/enrol/{factor}", r.login.PostEnrolFactor, post)
+	page("/login/password", r.login.GetPassword, get)
+	page("/login/password", r.login.PostPassword, post)
+	page("/signout", r.login.PostSignout, post)
+
+	// The patient's own pages.
+	page("/", home, get)
+	page("/account", r.account.GetOverview, get)
+	page("/account/profile", r.account.GetProfile, get)
+	page("/account/profile", r.account.PostProfile, post)
+	page("/account/labs", r.account.GetLabs, get)
+	page("/account/labs", r.account.PostLabs, post)
+	page("/account/labs/unlink", r.account.PostUnlink, post)
+	page("/account/factors", r.account.GetFactors, get)
+	page("/account/factors/{id}/remove", r.account.GetRemoveFactor, get)
+	page("/account/factors/{id}/remove", r.account.PostRemoveFactor, post)
+	page("/account/sessions", r.account.GetSessions, get)
+	page("/account/sessions/{id}/end", r.account.PostEndSession, post)
+	page("/account/sessions/end-others", r.account.PostEndOthers, post)
+	page("/account/apps", r.account.GetApps, get)
+	page("/account/apps/{client}/revoke", r.account.PostRevokeApp, post)
+
+	if development != nil {
+		router.PathPrefix("/dev/").Handler(development)
+	}
+	return router
+}
+
+// home is where somebody lands who typed the address. GET /
+func home(w http.ResponseWriter, r *http.Request) error { return web.Redirect(w, r, "/account") }
+
+// changePassword is where password managers look. GET /.well-known/change-password
+func changePassword(w http.ResponseWriter, r *http.Request) error {
+	return web.Redirect(w, r, "/login/password")
+}
