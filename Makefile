@@ -8,7 +8,7 @@ FUZZTIME ?= 10s
 
 export CGO_ENABLED = 1
 
-LDFLAGS  = -X main.version=$(VERSION)
+LDFLAGS  = -X github.com/pat-authenticate/patauth/provider.version=$(VERSION)
 tool     = $(GO) tool -modfile=tools/go.mod
 gotest   = $(tool) gotestsum --format standard-quiet --
 # The rooms in which goroutines meet over one row, one connection or one cache.
