@@ -84,11 +84,11 @@ func (db *DB) addLink(ctx context.Context, l Link, actor string) (Link, error) {
 	if err := mapErr(db.g(ctx).Create(&l).Error); err != nil {
 		return l, err
 	}
-	event := "link.made"
+	event, word := "link.made", "link_made"
 	if l.Replaces != "" {
-		event = "link.moved"
+		event, word = "link.moved", "link_moved"
 	}
-	return l, db.linkChanged(ctx, l, event, actor)
+	return l, db.linkChanged(ctx, l, event, word, actor)
 }
 
 // Suspend takes a link out of force until staff decide. Suspending one that is
@@ -105,7 +105,7 @@ func (db *DB) Suspend(ctx context.Context, id, reason, actor string, now time.Ti
 			return mapErr(r.Error)
 		}
 		l.Reason = reason
-		return db.linkChanged(ctx, l, "link.suspended", actor)
+		return db.linkChanged(ctx, l, "link.suspended", "link_suspended", actor)
 	})
 }
 
@@ -129,7 +129,7 @@ func (db *DB) ConfirmLink(ctx context.Context, id, actor string, now time.Time) 
 		if err := spentUnlessOne(r); err != nil {
 			return err
 		}
-		return db.linkChanged(ctx, l, "link.confirmed", actor)
+		return db.linkChanged(ctx, l, "link.confirmed", "link_made", actor)
 	})
 }
 
@@ -146,13 +146,14 @@ func (db *DB) Unlink(ctx context.Context, patientID, id, actor string, now time.
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.linkChanged(ctx, l, "link.ended", actor)
+		return db.linkChanged(ctx, l, "link.ended", "link_ended", actor)
 	})
 }
 
-// linkChanged does what every change of a link brings: the audit row, and the end
-// of grants that show the link as it was.
-func (db *DB) linkChanged(ctx context.Context, l Link, event, actor string) error {
+// linkChanged does what every change of a link brings: the audit row, the end of
+// grants that show the link as it was, and the wish to tell the patient. Nobody
+// writes to the dead.
+func (db *DB) linkChanged(ctx context.Context, l Link, event, word, actor string) error {
 	e := AuditEvent{Event: event, Actor: actor, Subject: l.PatientID, Object: "link:" + l.ID}
 	e.Detail.V = map[string]string{"record": l.LabIdentityID}
 	if l.Reason != "" {
@@ -170,5 +171,20 @@ func (db *DB) linkChanged(ctx context.Context, l Link, event, actor string) erro
 			return err
 		}
 	}
-	return nil
+	if l.Reason == ReasonDeceased {
+		return nil
+	}
+	return db.Wish(ctx, notice{PatientID: l.PatientID, Notice: word})
 }
+
+// notice is queue.Notice, which this floor cannot import.
+type notice struct {
+	PatientID string `json:"patient_id"`
+	Notice    string `json:"notice"`
+}
+
+// Kind names the job.
+func (notice) Kind() string { return "notice" }
+
+// Name is empty: every wish counts.
+func (notice) Name() string { return "" }
