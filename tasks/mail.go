@@ -33,7 +33,7 @@ func (w *Worker) verifyEmail(ctx context.Context, o storage.Outbox) error {
 		return fmt.Errorf("verify mail: %w", err)
 	}
 	c, err := w.DB.Challenge(ctx, o.Kind, j.ChallengeID)
-	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) || (err == nil && !storage.Now().Before(c.ExpiresAt)) {
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) || (err == nil && !c.Open(storage.Now())) {
 		mails.WithLabelValues(o.Kind, "late").Inc()
 		return nil
 	} else if err != nil {

@@ -139,6 +139,34 @@ func TestNoAccountCanBePreparedForSomebodyElse(t *testing.T) {
 	attacker.post("/login", "email", "victim@example.org", "current-password", "attackers own password").is(401)
 }
 
+// Who registers a waiting address again does not get the account of the mailbox's
+// owner, who confirms the newest mail.
+func TestALinkOpenedElsewhereAsksForThePassword(t *testing.T) {
+	p := newSQLitePlace(t)
+	victim, attacker := p.browser(), p.browser()
+	victim.register("victim@example.org", goodPassword).is(200)
+	mine := p.token("victim@example.org")
+	victim.get("/verify-email?token=" + mine).is(200)
+	attacker.register("victim@example.org", "attackers own password").is(200)
+	theirs := p.token("victim@example.org")
+	victim.post("/verify-email", "token", mine).is(410)
+	victim.get("/verify-email?token="+theirs).is(200, `name="current-password"`)
+	victim.post("/verify-email", "token", theirs).is(422, "not the password")
+	victim.post("/verify-email", "token", theirs, "current-password", goodPassword).is(422, "not the password")
+
+	// The owner's other browser, with the password.
+	victim.register("victim@example.org", goodPassword).is(200)
+	again := p.token("victim@example.org")
+	other := p.browser()
+	other.get("/verify-email?token="+again).is(200, `name="current-password"`)
+	for range 4 {
+		other.post("/verify-email", "token", again, "current-password", "wrong").is(422)
+	}
+	other.post("/verify-email", "token", again, "current-password", goodPassword).is(200)
+	attacker.post("/login", "email", "victim@example.org", "current-password", "attackers own password").is(401)
+	other.post("/login", "email", "victim@example.org", "current-password", goodPassword).to("/account")
+}
+
 func TestPasswordGuessingPauses(t *testing.T) {
 	p := newSQLitePlace(t)
 	p.patient("ada@example.org")
@@ -217,13 +245,14 @@ func TestOneAddressRegisteredManyTimesAtOnce(t *testing.T) {
 func TestALinkIsSpentOnceByMany(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		p := newPlace(t, db)
-		p.browser().register("ada@example.org", goodPassword).is(200)
+		b := p.browser()
+		b.register("ada@example.org", goodPassword).is(200)
 		token := p.token("ada@example.org")
 		var all sync.WaitGroup
 		var confirmed atomic.Int64
 		for range 50 {
 			all.Go(func() {
-				switch answer := p.browser().post("/verify-email", "token", token); answer.status {
+				switch answer := b.post("/verify-email", "token", token); answer.status {
 				case 200:
 					confirmed.Add(1)
 				case 410:

@@ -38,7 +38,8 @@ type registration struct {
 	Family    string `json:"family"`
 	BirthDate string `json:"birth_date"`
 	Locale    string `json:"locale"`
-	PHC       string `json:"phc"` // of the password
+	PHC       string `json:"phc"`     // of the password
+	Browser   []byte `json:"browser"` // digest of the cookie of the browser that registered
 	Request   string `json:"request"`
 	To        string `json:"to"`
 }
@@ -109,9 +110,13 @@ func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	browser, err := l.browser(w, r)
+	if err != nil {
+		return err
+	}
 	err = l.register(ctx, registration{
 		Email: email, Given: v.Given, Family: v.Family, BirthDate: v.BirthDate, Locale: web.Lang(r),
-		PHC: phc, Request: flow.Request, To: flow.To,
+		PHC: phc, Browser: browser, Request: flow.Request, To: flow.To,
 	})
 	if err != nil {
 		return fmt.Errorf("register: %w", err)

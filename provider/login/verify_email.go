@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"crypto/hmac"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,17 @@ import (
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
+
+// verifyView is what the page login_verify shows.
+type verifyView struct {
+	Token string
+	// Password asks for the chosen password.
+	Password bool
+	Problem  string
+}
+
+// mailTries bounds the passwords tried with one mailed link.
+const mailTries = 5
 
 // GetVerify shows a button. GET /verify-email?token=ID.SECRET
 //
@@ -20,13 +32,21 @@ func (l *Login) GetVerify(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	token := q.Get("token")
-	if _, _, ok := storage.ParseMailedToken(token); !ok {
+	c, reg, err := l.mailed(r.Context(), token)
+	if errors.Is(err, storage.ErrNotFound) || (err == nil && !c.Open(storage.Now())) {
 		return l.showDeadLink(w, r)
 	}
-	return l.site.Render(w, r, http.StatusOK, "login_verify", struct{ Token string }{token})
+	if err != nil {
+		return err
+	}
+	return l.site.Render(w, r, http.StatusOK, "login_verify", verifyView{Token: token, Password: !l.registeredHere(r, reg)})
 }
 
 // PostVerify spends the token. POST /verify-email
+//
+// A link that is opened where nobody registered comes with the chosen password:
+// somebody else may have registered this address, and a mailbox that confirms
+// must not open the account to them.
 func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	form, err := web.Form(r)
@@ -36,11 +56,26 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	if err := l.gate.pass(r); err != nil {
 		return err
 	}
-	id, secret, ok := storage.ParseMailedToken(form.Get("token"))
-	if !ok {
-		return l.showDeadLink(w, r)
+	token := form.Get("token")
+	c, reg, err := l.mailed(ctx, token)
+	if err == nil && !l.registeredHere(r, reg) {
+		c, err = l.db.TryChallenge(ctx, KindVerifyEmail, c.ID, c.Digest, mailTries, storage.Now())
+		if err == nil {
+			ok, _, wrong := l.hasher.Verify(ctx, reg.PHC, form.Get("current-password"))
+			if wrong != nil {
+				return wrong
+			}
+			if !ok {
+				l.gate.failed(r)
+				web.Event(ctx, "auth.verify_email.failed")
+				return l.site.Render(w, r, http.StatusUnprocessableEntity, "login_verify", verifyView{token, true, "verify.wrong"})
+			}
+		}
 	}
-	flow, err := l.verify(ctx, id, secret)
+	var flow web.Flow
+	if err == nil {
+		flow, err = l.verify(ctx, c)
+	}
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) {
 		l.gate.failed(r)
 		web.Event(ctx, "auth.verify_email.failed")
@@ -54,13 +89,37 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	return l.site.Render(w, r, http.StatusOK, "login_verified", struct{ Flow web.Flow }{flow})
 }
 
+// mailed is the challenge of a mailed token, open or not, with the registration
+// that waits in it; ErrNotFound where the token is not ours.
+func (l *Login) mailed(ctx context.Context, token string) (storage.Challenge, registration, error) {
+	var reg registration
+	id, secret, ok := storage.ParseMailedToken(token)
+	if !ok {
+		return storage.Challenge{}, reg, storage.ErrNotFound
+	}
+	c, err := l.db.Challenge(ctx, KindVerifyEmail, id)
+	if err != nil {
+		return c, reg, err
+	}
+	if !hmac.Equal(c.Digest, storage.Digest(secret)) {
+		return c, reg, storage.ErrNotFound
+	}
+	return c, reg, json.Unmarshal(c.Data, &reg)
+}
+
+// registeredHere reports whether this is the browser that registered.
+func (l *Login) registeredHere(r *http.Request, reg registration) bool {
+	handle, err := web.ReadCookie(r, l.site.Issuer, browserCookie)
+	return err == nil && hmac.Equal(storage.Digest(handle), reg.Browser)
+}
+
 // verify spends the challenge and makes its registration the account. Whatever
 // the account had before is gone with it: it was not the mailbox that bound it.
-func (l *Login) verify(ctx context.Context, id, secret string) (web.Flow, error) {
+func (l *Login) verify(ctx context.Context, c storage.Challenge) (web.Flow, error) {
 	var reg registration
 	err := l.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
-		c, err := l.db.SpendChallenge(ctx, KindVerifyEmail, id, storage.Digest(secret), now)
+		c, err := l.db.SpendChallenge(ctx, KindVerifyEmail, c.ID, c.Digest, now)
 		if err != nil {
 			return err
 		}
