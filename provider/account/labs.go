@@ -9,7 +9,6 @@ import (
 
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
-	"github.com/pat-authenticate/patauth/tasks/queue"
 )
 
 // record is the linked lab record as a patient sees it.
@@ -90,10 +89,7 @@ func (a *Account) PostUnlink(w http.ResponseWriter, r *http.Request) error {
 		if err := a.db.Unlink(ctx, s.PatientID, link.ID, "patient:"+s.PatientID, now); err != nil {
 			return err
 		}
-		if err := a.db.RevokePatientGrants(ctx, s.PatientID, "link ended", now); err != nil {
-			return err
-		}
-		return a.db.Wish(ctx, queue.Notice{PatientID: s.PatientID, Notice: "link_ended"})
+		return a.db.RevokePatientGrants(ctx, s.PatientID, "link ended", now)
 	})
 	if err != nil {
 		return fmt.Errorf("unlink: %w", err)
