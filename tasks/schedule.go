@@ -40,17 +40,16 @@ func EnqueueDue(ctx context.Context, db *storage.DB, redis Redis, now time.Time)
 	client := asynq.NewClient(redis.opt)
 	defer client.Close()
 	var names []string
-	var faults []error
 	for _, p := range (&Worker{}).schedule() {
 		took, err := enqueueSlot(ctx, db, client, p, now)
 		if err != nil {
-			faults = append(faults, err)
+			return names, err // the next tick catches up
 		}
 		if took {
 			names = append(names, p.name)
 		}
 	}
-	return names, errors.Join(faults...)
+	return names, nil
 }
 
 func enqueueSlot(ctx context.Context, db *storage.DB, client *asynq.Client, p periodicTask, now time.Time) (bool, error) {
