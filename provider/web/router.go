@@ -15,7 +15,12 @@ func (s *Site) Router() *mux.Router {
 	router := mux.NewRouter()
 	router.Use(Route)
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, faceOf(r.URL.Path), storage.ErrNotFound)
+		// A client that gets this has a wrong address, which no OAuth error says.
+		f := faceOf(r.URL.Path)
+		if strings.HasPrefix(r.URL.Path, "/oauth2/") {
+			f = pageFace
+		}
+		s.fail(w, r, f, storage.ErrNotFound)
 	})
 	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// RFC 9110, Section 15.5.6: the answer names what is allowed.
