@@ -177,12 +177,12 @@ func (db *DB) SaveLabIdentities(ctx context.Context, records []*LabIdentity) err
 	return mapErr(err)
 }
 
-// mergeSteps bounds the walk along merges.
-const mergeSteps = 64
+// MergeSteps bounds the walk along merges.
+const MergeSteps = 64
 
 // LabRoot follows the merges of r to the record that stands for it now.
 func (db *DB) LabRoot(ctx context.Context, r LabIdentity) (LabIdentity, error) {
-	for range mergeSteps {
+	for range MergeSteps {
 		if r.MergedInto == "" {
 			return r, nil
 		}
@@ -192,7 +192,7 @@ func (db *DB) LabRoot(ctx context.Context, r LabIdentity) (LabIdentity, error) {
 		}
 		r = next
 	}
-	return r, fmt.Errorf("follow merges of record %s: more than %d", r.ID, mergeSteps)
+	return r, fmt.Errorf("follow merges of record %s: more than %d", r.ID, MergeSteps)
 }
 
 // HeldLabIdentities lists records that wait for staff, the longest first.

@@ -77,6 +77,12 @@ func (db *DB) linkOn(ctx context.Context, labIdentityID string) (*Link, error) {
 	return &l, err
 }
 
+// SuspendedOn reports whether a record's live link is suspended.
+func (db *DB) SuspendedOn(ctx context.Context, labIdentityID string) (bool, error) {
+	l, err := db.linkOn(ctx, labIdentityID)
+	return l != nil && l.State == LinkSuspended, err
+}
+
 // addLink stores a link in force. ErrConflict where the patient or the record
 // has a live one.
 func (db *DB) addLink(ctx context.Context, l Link, actor string) (Link, error) {
