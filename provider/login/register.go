@@ -8,10 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -25,7 +21,6 @@ const (
 	verifyLife = 30 * time.Minute
 	// mailsPerHour bounds what strangers can make us send to one address.
 	mailsPerHour = 3
-	nameMax      = 100
 )
 
 // registration is what somebody said about themselves, kept sealed in the
@@ -83,20 +78,20 @@ func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v := registerView{
-		Flow: flow, Email: strings.TrimSpace(form.Get("email")), Given: oneLine(form.Get("given-name")), Family: oneLine(form.Get("family-name")),
+		Flow: flow, Email: strings.TrimSpace(form.Get("email")), Given: storage.NormalName(form.Get("given-name")), Family: storage.NormalName(form.Get("family-name")),
 		BirthDate: form.Get("bday"), Today: today(), Problems: map[string]string{},
 	}
 	email, err := storage.ParseEmail(v.Email)
 	if err != nil {
 		v.Problems["email"] = "register.problem.email"
 	}
-	if !goodName(v.Given) {
+	if !storage.GoodName(v.Given) {
 		v.Problems["given-name"] = "register.problem.name"
 	}
-	if !goodName(v.Family) {
+	if !storage.GoodName(v.Family) {
 		v.Problems["family-name"] = "register.problem.name"
 	}
-	if !goodBirthDate(v.BirthDate) {
+	if !storage.GoodBirthDate(v.BirthDate, time.Now()) {
 		v.Problems["bday"] = "register.problem.bday"
 	}
 	password := form.Get("new-password")
@@ -210,16 +205,3 @@ func (l *Login) showCheckMail(w http.ResponseWriter, r *http.Request, flow web.F
 }
 
 func today() string { return time.Now().UTC().Format(time.DateOnly) }
-
-func oneLine(s string) string { return norm.NFC.String(strings.Join(strings.Fields(s), " ")) }
-
-func goodName(s string) bool {
-	return s != "" && utf8.RuneCountInString(s) <= nameMax && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune("<>", r)
-	})
-}
-
-func goodBirthDate(s string) bool {
-	d, err := time.Parse(time.DateOnly, s)
-	return err == nil && d.Year() >= 1880 && !d.After(time.Now())
-}
