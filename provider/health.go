@@ -28,6 +28,8 @@ type Health struct {
 	// Fresh reports whether the signing keys were read lately; nil where the
 	// process does not sign.
 	Fresh func() bool
+	// Admin serves the paths below /admin/; nil where there is no such API.
+	Admin http.Handler
 
 	draining atomic.Bool
 }
@@ -66,6 +68,9 @@ func (h *Health) Internal() http.Handler {
 	r.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if h.Admin != nil {
+		r.PathPrefix("/admin/").Handler(h.Admin)
+	}
 	r.PathPrefix("/debug/pprof/").HandlerFunc(pprof.Index)
 	return r
 }
