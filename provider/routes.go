@@ -2,6 +2,7 @@ package provider
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/gorilla/mux"
 
@@ -18,7 +19,9 @@ var (
 // of clients know no cookie and ask no session of the database.
 func (r rooms) routes(development http.Handler) *mux.Router {
 	router := r.site.Router()
-	add := func(path string, h http.Handler, methods []string) { router.Handle(path, h).Methods(methods...) }
+	add := func(path string, h http.Handler, methods []string) {
+		router.Handle(path, h).Methods(slices.Clone(methods)...) // mux writes into what it is given
+	}
 	page := func(path string, h web.Handler, methods []string) {
 		add(path, r.sessions.Middleware(r.site.Page(h)), methods)
 	}
@@ -31,7 +34,7 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	// https://w3c.github.io/webappsec-change-password-url/
 	page("/.well-known/change-password", changePassword, get)
 	page("/problems/{name}", r.site.ProblemPage, get)
-	router.PathPrefix("/static/").Handler(r.site.Pages.Static()).Methods(get...)
+	router.PathPrefix("/static/").Handler(r.site.Pages.Static()).Methods(slices.Clone(get)...)
 
 	// Browsers on their way to a client.
 	page("/oauth2/auth", r.oauth.Authorize, both)
