@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pat-authenticate/patauth/provider/login"
 	"github.com/pat-authenticate/patauth/provider/session"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	LIS       LISConfig       `yaml:"lis" envPrefix:"LIS_"`
 	SMTP      SMTPConfig      `yaml:"smtp" envPrefix:"SMTP_"`
 	Session   session.Config  `yaml:"session" envPrefix:"SESSION_"`
+	Login     login.Config    `yaml:"login" envPrefix:"LOGIN_"`
+	Admin     AdminConfig     `yaml:"admin" envPrefix:"ADMIN_"`
 	Templates TemplatesConfig `yaml:"templates" envPrefix:"TEMPLATES_"`
 	Log       LogConfig       `yaml:"log" envPrefix:"LOG_"`
 }
@@ -52,7 +55,8 @@ type StorageConfig struct {
 
 // RedisConfig says where tasks are queued. Signing in works without it.
 type RedisConfig struct {
-	// URL is redis://…, rediss://… for TLS, or redis-sentinel://….
+	// URL is redis://…, rediss://… for TLS, or redis-sentinel://…; several redis://
+	// URLs separated by commas are a cluster.
 	URL Secret `yaml:"url" env:"URL"`
 }
 
@@ -97,8 +101,14 @@ type SMTPConfig struct {
 	Password Secret `yaml:"password" env:"PASSWORD"`
 	// From is the sender: an address, with a name or without.
 	From string `yaml:"from" env:"FROM"`
-	// StartTLS is mandatory (the default), opportunistic or none.
+	// StartTLS is mandatory (the default), or none for a server on this machine.
 	StartTLS string `yaml:"starttls" env:"STARTTLS"`
+}
+
+// AdminConfig opens the operators' API, /admin/v1/ on the internal listener.
+type AdminConfig struct {
+	// Token is what its callers present, at least 32 characters; empty shuts it.
+	Token Secret `yaml:"token" env:"TOKEN"`
 }
 
 // TemplatesConfig changes how it looks.
@@ -125,6 +135,6 @@ func defaults() Config {
 		Storage: StorageConfig{MaxConns: 10},
 		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
 		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
-		Session: session.Defaults(),
+		Session: session.Defaults(), Login: login.Defaults(),
 	}
 }

@@ -19,6 +19,12 @@ const envPrefix = "PATAUTH_"
 // environment. It returns what it could read together with all problems.
 func loadConfig(path string, environ []string) (Config, error) {
 	c := defaults()
+	err := overlay(&c, path, environ)
+	return c, err
+}
+
+// overlay fills c from the file and the environment.
+func overlay(c *Config, path string, environ []string) error {
 	vars := env.ToMap(environ)
 	if path == "" {
 		path = vars[envPrefix+"CONFIG"]
@@ -28,12 +34,12 @@ func loadConfig(path string, environ []string) (Config, error) {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("config file: %w", err))
-		} else if err := readYAML(b, &c); err != nil {
+		} else if err := readYAML(b, c); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", path, err))
 		}
 	}
-	problems = append(problems, readEnv(vars, &c)...)
-	return c, errors.Join(problems...)
+	problems = append(problems, readEnv(vars, c)...)
+	return errors.Join(problems...)
 }
 
 // readYAML fills c from one YAML document. Keys that c does not know are errors

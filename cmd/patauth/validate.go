@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/tasks"
 )
 
 // Validate says everything that keeps a workload from running with c, in one
@@ -23,6 +24,7 @@ func (c Config) Validate(workload string) error {
 	}
 	prod := c.Mode != development
 	dsn, redis, sec := string(c.Storage.DSN), string(c.Redis.URL), c.Kafka.Security
+	_, queue := tasks.ParseRedis(redis)
 	_, proxies := web.ParseProxies(c.TrustedProxies)
 	var problems []error
 	for _, row := range []struct {
@@ -45,13 +47,13 @@ func (c Config) Validate(workload string) error {
 		{unreadable(c.Storage.Keyring), "storage.keyring: the file cannot be read"},
 		{c.Storage.MaxConns < 1 || c.Storage.MaxConns > 1000, "storage.max_conns: must be between 1 and 1000"},
 		{need(redis == "", "app", "worker", "cron"), "redis.url: is required"},
-		{redis != "" && !hasScheme(redis, "redis://", "rediss://", "redis-sentinel://"), "redis.url: must start with redis://, rediss:// or redis-sentinel://"},
+		{redis != "" && queue != nil, "redis.url: must be a redis://, rediss:// or redis-sentinel:// URL"},
 		{need(len(c.Kafka.Brokers) == 0, "consumer", "lis"), "kafka.brokers: is required"},
 		{!all(c.Kafka.Brokers, isHostPort), "kafka.brokers: each must be HOST:PORT"},
 		{!slices.Contains([]string{"", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}, sec.Mechanism), "kafka.security.mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"},
-		{sec.Mechanism != "" && (sec.Username == "" || sec.Password == ""), "kafka.security: a mechanism needs username and password"},
-		{sec.Mechanism == "" && (sec.Username != "" || sec.Password != ""), "kafka.security: username and password need a mechanism"},
-		{(sec.Cert == "") != (sec.Key == ""), "kafka.security: cert and key go together"},
+		{need(sec.Mechanism != "" && (sec.Username == "" || sec.Password == ""), "consumer", "worker", "lis"), "kafka.security: a mechanism needs username and password"},
+		{need(sec.Mechanism == "" && (sec.Username != "" || sec.Password != ""), "consumer", "worker", "lis"), "kafka.security: username and password need a mechanism"},
+		{need((sec.Cert == "") != (sec.Key == ""), "consumer", "worker", "lis"), "kafka.security: cert and key go together"},
 		{unreadable(sec.CA), "kafka.security.ca: the file cannot be read"},
 		{unreadable(sec.Cert), "kafka.security.cert: the file cannot be read"},
 		{unreadable(sec.Key), "kafka.security.key: the file cannot be read"},
@@ -64,16 +66,17 @@ func (c Config) Validate(workload string) error {
 		{c.SMTP.Port < 1 || c.SMTP.Port > 65535, "smtp.port: must be between 1 and 65535"},
 		{need(c.SMTP.From == "", "worker"), "smtp.from: is required"},
 		{c.SMTP.From != "" && !isMailbox(c.SMTP.From), "smtp.from: must be an address such as Clinic <id@clinic.example>"},
-		{(c.SMTP.Username == "") != (c.SMTP.Password == ""), "smtp: username and password go together"},
-		{!slices.Contains([]string{"mandatory", "opportunistic", "none"}, c.SMTP.StartTLS), "smtp.starttls: must be mandatory, opportunistic or none"},
+		{need((c.SMTP.Username == "") != (c.SMTP.Password == ""), "worker"), "smtp: username and password go together"},
+		{!slices.Contains([]string{"mandatory", "none"}, c.SMTP.StartTLS), "smtp.starttls: must be mandatory or none"},
 		{prod && c.SMTP.StartTLS != "mandatory", "smtp.starttls: must be mandatory in production mode"},
+		{c.Admin.Token != "" && len(c.Admin.Token) < 32, "admin.token: must have at least 32 characters"},
 		{c.Templates.Dir != "" && !isDir(c.Templates.Dir), "templates.dir: is not a directory"},
 	} {
 		if row.bad {
 			problems = append(problems, errors.New(row.message))
 		}
 	}
-	return errors.Join(append(problems, c.Session.Validate())...)
+	return errors.Join(append(problems, c.Session.Validate(), c.Login.Validate())...)
 }
 
 func (s KafkaSecurityConfig) encrypted() bool { return s.TLS || s.CA != "" || s.Cert != "" }

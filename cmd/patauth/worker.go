@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pat-authenticate/patauth/provider"
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/tasks"
+)
+
+// worker does what was wished for: mails, dead letters and the periodic tasks.
+func (c *command) worker() *cobra.Command {
+	return c.workload("worker", "Send mails and do the periodic tasks", func(ctx context.Context, config Config, db *storage.DB) error {
+		site, err := openSite(config, db)
+		if err != nil {
+			return err
+		}
+		redis, err := tasks.ParseRedis(string(config.Redis.URL))
+		if err != nil {
+			return err
+		}
+		send, err := tasks.SMTP{
+			Host: config.SMTP.Host, Port: config.SMTP.Port, Username: config.SMTP.Username, Password: string(config.SMTP.Password),
+			From: config.SMTP.From, Plain: config.SMTP.StartTLS == "none", Issuer: config.Issuer,
+		}.Sender()
+		if err != nil {
+			return err
+		}
+		work := tasks.NewWorker(tasks.Config{
+			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
+			DeadLetter: deadLetters(config), Checks: checks(db),
+		})
+		health := &provider.Health{DB: db}
+		internal, err := internalJob(config, health)
+		if err != nil {
+			return err
+		}
+		return run(ctx, health, config.Drain, internal, work.Run, tasks.NewRelay(db, redis).Run)
+	})
+}
+
+// checks are what the task health_check asks of the parts around.
+func checks(db *storage.DB) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"database": db.Ping,
+		"schema": func(ctx context.Context) error {
+			s, err := db.SchemaStatus(ctx)
+			if err == nil && s.Old() {
+				err = fmt.Errorf("version %d of %d", s.Version, s.Wanted)
+			}
+			return err
+		},
+	}
+}
