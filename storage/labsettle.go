@@ -155,7 +155,7 @@ func (db *DB) moveLink(ctx context.Context, l Link, root LabIdentity, actor stri
 		return db.Suspend(ctx, l.ID, ReasonConflict, actor, now)
 	}
 	r := db.g(ctx).Model(&Link{}).Where("id = ? AND ended_at IS NULL", l.ID).
-		Updates(map[string]any{"state": LinkMoved, "ended_at": now})
+		Updates(map[string]any{"state": LinkMoved, "reason": "", "ended_at": now})
 	if err := spentUnlessOne(r); err != nil {
 		return err
 	}

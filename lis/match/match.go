@@ -1,5 +1,7 @@
 package match
 
+import "strings"
+
 // Person is what two descriptions of people are compared by.
 type Person struct {
 	FamilyKey, GivenKey string // as Key writes them
@@ -11,7 +13,8 @@ type Person struct {
 // number: another birth date together with another name or another sex. What one
 // of them does not know is no difference.
 func Overlay(a, b Person) bool {
-	name := differ(a.FamilyKey, b.FamilyKey) && differ(a.GivenKey, b.GivenKey)
+	name := differ(a.FamilyKey, b.FamilyKey) && differ(a.GivenKey, b.GivenKey) &&
+		!strings.HasPrefix(a.GivenKey, b.GivenKey) && !strings.HasPrefix(b.GivenKey, a.GivenKey) // a second name
 	return differ(a.BirthDate, b.BirthDate) && (name || differ(a.Sex, b.Sex))
 }
 
