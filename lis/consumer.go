@@ -33,11 +33,9 @@ var noContext = context.Background()
 // goroutine does it all, and rebalances happen inside its polls, when no batch
 // is being applied.
 type Consumer struct {
-	cfg Config
-	db  *storage.DB
-	// apply is ApplyRecords, but for tests of what happens when it fails.
-	apply func(context.Context, *storage.DB, []Record, Reading) ([]Outcome, error)
-	hand  []Record // polled, and not yet applied
+	cfg  Config
+	db   *storage.DB
+	hand []Record // polled, and not yet applied
 	// paused says that nothing shall come: the database is away.
 	paused  bool
 	started atomic.Bool
@@ -47,9 +45,7 @@ type Consumer struct {
 }
 
 // NewConsumer is a consumer of the feed that cfg names.
-func NewConsumer(cfg Config, db *storage.DB) *Consumer {
-	return &Consumer{cfg: cfg, db: db, apply: ApplyRecords}
-}
+func NewConsumer(cfg Config, db *storage.DB) *Consumer { return &Consumer{cfg: cfg, db: db} }
 
 // Run consumes until ctx ends, then commits and leaves. Records in hand that
 // are not applied come again at the next start. Other errors are fatal ones of

@@ -52,7 +52,7 @@ func (c *Consumer) careful(ctx context.Context, records []Record) (out []Outcome
 		}
 	}()
 	for range conflictTries {
-		out, err = c.apply(ctx, c.db, records, c.cfg.Reading)
+		out, err = ApplyRecords(ctx, c.db, records, c.cfg.Reading)
 		if !errors.Is(err, storage.ErrConflict) {
 			break
 		}
