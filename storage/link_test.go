@@ -223,6 +223,7 @@ func TestLinksEndAndAreConfirmed(t *testing.T) {
 		l, err := db.RedeemInvitation(ctx, p, invite(t, db, r), "1980-02-29", now)
 		require.NoError(t, err)
 
+		require.NoError(t, db.CreateClient(ctx, &storage.Client{ID: "portal", AuthMethods: storage.Words{"none"}}))
 		grant := storage.Grant{ID: storage.NewID(), ClientID: "portal", PatientID: p, Scopes: storage.Words{"openid", "lab"}, Offline: true, AuthTime: now, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}
 		plain := grant
 		plain.ID, plain.Scopes = storage.NewID(), storage.Words{"openid"}
@@ -235,7 +236,7 @@ func TestLinksEndAndAreConfirmed(t *testing.T) {
 		_, _, err = db.LinkOf(ctx, p)
 		require.ErrorIs(t, err, storage.ErrNotFound)
 		_, err = db.Grant(ctx, grant.ID, now)
-		require.Error(t, err, "what shows lab data ends with the link")
+		require.ErrorIs(t, err, storage.ErrSpent, "what shows lab data ends with the link")
 		_, err = db.Grant(ctx, plain.ID, now)
 		require.NoError(t, err)
 
