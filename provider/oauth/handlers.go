@@ -11,21 +11,6 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
-// codeHandler is fosite's code grant; a replay that only the conditional update
-// saw counts like one that was seen before.
-type codeHandler struct {
-	*oauth2.AuthorizeExplicitGrantHandler
-}
-
-// PopulateTokenEndpointResponse redeems the code.
-func (h *codeHandler) PopulateTokenEndpointResponse(ctx context.Context, r fosite.AccessRequester, resp fosite.AccessResponder) error {
-	err := h.AuthorizeExplicitGrantHandler.PopulateTokenEndpointResponse(ctx, r, resp)
-	if err == nil {
-		resp.SetTokenType("Bearer") // RFC 6750, Section 4
-	}
-	return err
-}
-
 // pkceHandler is fosite's PKCE, with a code that a wrong verifier burns.
 type pkceHandler struct {
 	*pkce.Handler
@@ -75,7 +60,6 @@ func (h *refreshHandler) PopulateTokenEndpointResponse(ctx context.Context, r fo
 	if err != nil {
 		return err
 	}
-	resp.SetTokenType("Bearer")
 	if g := r.GetSession().(*grant); g.narrowed != nil {
 		resp.SetScopes(fosite.Arguments(g.narrowed))
 	}

@@ -92,10 +92,10 @@ func (o *OAuth) compose() *fosite.Fosite {
 	}
 	strategy := tokens{}
 	id := &openid.IDTokenHandleHelper{IDTokenStrategy: idTokens{o}}
-	code := &codeHandler{AuthorizeExplicitGrantHandler: &oauth2.AuthorizeExplicitGrantHandler{
+	code := &oauth2.AuthorizeExplicitGrantHandler{
 		AccessTokenStrategy: strategy, RefreshTokenStrategy: strategy, AuthorizeCodeStrategy: strategy,
 		CoreStorage: store, TokenRevocationStorage: store, Config: config,
-	}}
+	}
 	oidc := &openid.OpenIDConnectExplicitHandler{
 		OpenIDConnectRequestStorage:   store,
 		OpenIDConnectRequestValidator: openid.NewOpenIDConnectRequestValidator(nil, config),

@@ -187,6 +187,7 @@ func TestClientCredentials(t *testing.T) {
 	status, body := h.post("/oauth2/token", h.portal, h.secret, form)
 	require.Equal(t, 200, status, body)
 	require.NotContains(t, body, "refresh_token")
+	require.EqualValues(t, 600, body["expires_in"])
 	got := h.introspection(t, body["access_token"])
 	require.Equal(t, true, got["active"])
 	require.Equal(t, h.portal.ID, got["sub"])

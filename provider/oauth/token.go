@@ -95,7 +95,8 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 		}
 		return nil, err
 	}
-	resp.SetTokenType("Bearer")
+	resp.SetTokenType("Bearer") // RFC 6750, Section 4
+	resp.SetExpiresIn(accessLife)
 	return resp.ToMap(), nil
 }
 
