@@ -73,19 +73,9 @@ func (db *DB) CredentialFailed(ctx context.Context, id string, now time.Time) (d
 	return disabled, err
 }
 
-// attempt counts something that may be done so often in a while. The id is a
-// keyed digest: who it was is not kept.
-type attempt struct {
-	ID        string
-	Tries     int
-	ExpiresAt time.Time
-}
-
-// TableName names the table.
-func (attempt) TableName() string { return "attempt" }
-
 // CountAttempt counts one more doing of what by whom and returns how many there
-// were since the first within window.
+// were since the first within window. The counter is found by a keyed digest:
+// who it was is not kept.
 func (db *DB) CountAttempt(ctx context.Context, what, whom string, window time.Duration, now time.Time) (int, error) {
 	id := what + ":" + hex.EncodeToString(db.MAC("attempt", []byte(what+":"+whom)))
 	var n int
