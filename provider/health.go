@@ -28,6 +28,12 @@ type Health struct {
 	// Fresh reports whether the signing keys were read lately; nil where the
 	// process does not sign.
 	Fresh func() bool
+	// Feed reports whether the laboratory's feed can be followed; nil where the
+	// process does not.
+	Feed func(context.Context) error
+	// Feed is asked whether the laboratory's feed can be followed; nil where the
+	// process does not follow it.
+	Feed func(context.Context) error
 	// Admin serves the paths below /admin/; nil where there is no such API.
 	Admin http.Handler
 
@@ -52,6 +58,12 @@ func (h *Health) Reasons(ctx context.Context) []string {
 	}
 	if h.Fresh != nil && !h.Fresh() {
 		reasons = append(reasons, "keys")
+	}
+	if h.Feed != nil && h.Feed(ctx) != nil {
+		reasons = append(reasons, "feed")
+	}
+	if h.Feed != nil && h.Feed(ctx) != nil {
+		reasons = append(reasons, "feed")
 	}
 	return reasons
 }

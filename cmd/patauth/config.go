@@ -90,6 +90,18 @@ type LISConfig struct {
 	DeadLetterTopic string `yaml:"dead_letter_topic" env:"DEAD_LETTER_TOPIC"`
 	// Group is the consumer group. Default consumer-lis-patient.
 	Group string `yaml:"group" env:"GROUP"`
+	// ContentType is for messages without that header, such as
+	// application/hl7-v2; where it is empty they are quarantined.
+	ContentType string `yaml:"content_type" env:"CONTENT_TYPE"`
+	// Training takes messages that are marked as training or debugging (MSH-11).
+	// They must never reach production.
+	Training bool `yaml:"training" env:"TRAINING"`
+	// ContentType is that of messages whose header does not say; without it they
+	// are quarantined.
+	ContentType string `yaml:"content_type" env:"CONTENT_TYPE"`
+	// Training accepts HL7 messages marked as training or debugging data. Never in
+	// production mode.
+	Training bool `yaml:"training" env:"TRAINING"`
 }
 
 // SMTPConfig says how mails leave.

@@ -127,6 +127,7 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"KAFKA_SECURITY_CA=no/such/file", "kafka.security.ca: the file cannot be read"},
 		{"LIS_TOPIC=lis.patient.v1.dlq", "lis.dead_letter_topic: must differ"},
 		{"LIS_GROUP=a b", "lis.group"},
+		{"LIS_TRAINING=true", "lis.training"},
 		{"SMTP_FROM=nobody", "smtp.from"},
 		{"SMTP_USERNAME=x", "smtp: username and password"},
 		{"SMTP_STARTTLS=none", "smtp.starttls: must be mandatory in production"},

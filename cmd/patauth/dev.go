@@ -13,11 +13,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/pat-authenticate/patauth/lis"
+	"github.com/pat-authenticate/patauth/lis"
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/admin"
 	"github.com/pat-authenticate/patauth/provider/keys"
@@ -109,6 +112,17 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer redis.Close()
 	config.Redis.URL = Secret("redis://" + redis.Addr())
+	var stopBroker func()
+	if config.Kafka.Brokers, stopBroker, err = devBroker(config); err != nil {
+		return err
+	}
+	defer stopBroker()
+	brokers, stopBroker, err := lis.DevBroker(config.LIS.Topic, config.LIS.DeadLetterTopic)
+	if err != nil {
+		return err
+	}
+	defer stopBroker()
+	config.Kafka = KafkaConfig{Brokers: strings.Split(brokers, ",")}
 	if config.Storage.Keyring, err = ownKeyring(dir); err != nil {
 		return err
 	}
@@ -127,7 +141,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 		return err
 	}
 	i.Issuer, i.DSN, i.Keyring = config.Issuer, string(config.Storage.DSN), config.Storage.Keyring
-	i.Redis = string(config.Redis.URL)
+	i.Redis, i.Kafka = string(config.Redis.URL), config.Kafka.Brokers
 	if i.AdminToken == "" {
 		i.AdminToken = storage.NewHandle("pa_ad_")
 	}
@@ -160,8 +174,18 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
+	publish, closePublisher, err := deadLetters(config, db)
+	if err != nil {
+		return err
+	}
+	defer closePublisher()
+	deadLetter, closed, err := deadLetters(config, db)
+	if err != nil {
+		return err
+	}
+	defer closed()
 	work := tasks.NewWorker(tasks.Config{
-		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetters(config), Checks: checks(db),
+		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: publish, Checks: checks(db),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})
 		},
@@ -175,7 +199,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 
 	return run(ctx, health, 0,
 		serve(public, pages, cert), serveInternal(inside, health.Internal()), serve(portalAt, portal.handler(), nil),
-		signing.Run, tasks.NewRelay(db, queue).Run, work.Run, everyMinute(db, queue),
+		signing.Run, tasks.NewRelay(db, queue).Run, work.Run, lis.NewConsumer(feedOf(config), db).Run, everyMinute(db, queue),
 		func(ctx context.Context) error {
 			ready(out, o, i, "http://"+reachable(inside.Addr(), "127.0.0.1"), dir, logFile)
 			<-ctx.Done()

@@ -57,21 +57,27 @@ func newCommand(environ []string) *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&c.config, "config", "", "configuration `file` (default: $PATAUTH_CONFIG)")
 	root.AddGroup(&cobra.Group{ID: workloads, Title: "Workloads:"}, &cobra.Group{ID: operator, Title: "For the operator:"})
-	for _, w := range []*cobra.Command{c.dev(), c.app(), c.worker(), c.cron(), c.migrate()} {
+	for _, w := range []*cobra.Command{c.dev(), c.app(), c.consumer(), c.worker(), c.cron(), c.migrate()} {
 		w.GroupID = workloads
 		root.AddCommand(w)
 	}
-	for _, o := range []*cobra.Command{c.configure(), c.client(), c.patient(), c.key(), c.version()} {
+	for _, o := range []*cobra.Command{c.configure(), c.client(), c.patient(), c.lis(), c.key(), c.version()} {
 		o.GroupID = operator
-		for _, sub := range append(o.Commands(), o) {
-			if !sub.HasSubCommands() {
-				sub.Flags().BoolVar(&c.json, "json", false, "print JSON")
-				sub.Flags().StringVar(&c.data, "data", "", "work on the patauth dev that keeps its data in `folder`")
-			}
-		}
+		c.common(o)
 		root.AddCommand(o)
 	}
 	return root
+}
+
+// common gives the flags of every operator's command to those below cmd.
+func (c *command) common(cmd *cobra.Command) {
+	if !cmd.HasSubCommands() {
+		cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
+		cmd.Flags().StringVar(&c.data, "data", "", "work on the patauth dev that keeps its data in `folder`")
+	}
+	for _, below := range cmd.Commands() {
+		c.common(below)
+	}
 }
 
 func (c *command) version() *cobra.Command {

@@ -29,9 +29,19 @@ func (c *command) worker() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		publish, closePublisher, err := deadLetters(config, db)
+		if err != nil {
+			return err
+		}
+		defer closePublisher()
+		deadLetter, closed, err := deadLetters(config, db)
+		if err != nil {
+			return err
+		}
+		defer closed()
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: deadLetters(config), Checks: checks(db),
+			DeadLetter: publish, Checks: checks(db),
 		})
 		health := &provider.Health{DB: db}
 		internal, err := internalJob(config, health)
