@@ -28,9 +28,6 @@ type Health struct {
 	// Fresh reports whether the signing keys were read lately; nil where the
 	// process does not sign.
 	Fresh func() bool
-	// Feed reports whether the laboratory's feed can be followed; nil where the
-	// process does not.
-	Feed func(context.Context) error
 	// Feed is asked whether the laboratory's feed can be followed; nil where the
 	// process does not follow it.
 	Feed func(context.Context) error
@@ -58,9 +55,6 @@ func (h *Health) Reasons(ctx context.Context) []string {
 	}
 	if h.Fresh != nil && !h.Fresh() {
 		reasons = append(reasons, "keys")
-	}
-	if h.Feed != nil && h.Feed(ctx) != nil {
-		reasons = append(reasons, "feed")
 	}
 	if h.Feed != nil && h.Feed(ctx) != nil {
 		reasons = append(reasons, "feed")

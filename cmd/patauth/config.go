@@ -96,12 +96,6 @@ type LISConfig struct {
 	// Training takes messages that are marked as training or debugging (MSH-11).
 	// They must never reach production.
 	Training bool `yaml:"training" env:"TRAINING"`
-	// ContentType is that of messages whose header does not say; without it they
-	// are quarantined.
-	ContentType string `yaml:"content_type" env:"CONTENT_TYPE"`
-	// Training accepts HL7 messages marked as training or debugging data. Never in
-	// production mode.
-	Training bool `yaml:"training" env:"TRAINING"`
 }
 
 // SMTPConfig says how mails leave.

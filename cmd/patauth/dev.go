@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pat-authenticate/patauth/lis"
-	"github.com/pat-authenticate/patauth/lis"
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/admin"
 	"github.com/pat-authenticate/patauth/provider/keys"
@@ -112,11 +111,6 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer redis.Close()
 	config.Redis.URL = Secret("redis://" + redis.Addr())
-	var stopBroker func()
-	if config.Kafka.Brokers, stopBroker, err = devBroker(config); err != nil {
-		return err
-	}
-	defer stopBroker()
 	brokers, stopBroker, err := lis.DevBroker(config.LIS.Topic, config.LIS.DeadLetterTopic)
 	if err != nil {
 		return err
@@ -174,18 +168,13 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
-	publish, closePublisher, err := deadLetters(config, db)
-	if err != nil {
-		return err
-	}
-	defer closePublisher()
 	deadLetter, closed, err := deadLetters(config, db)
 	if err != nil {
 		return err
 	}
 	defer closed()
 	work := tasks.NewWorker(tasks.Config{
-		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: publish, Checks: checks(db),
+		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})
 		},
@@ -199,7 +188,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 
 	return run(ctx, health, 0,
 		serve(public, pages, cert), serveInternal(inside, health.Internal()), serve(portalAt, portal.handler(), nil),
-		signing.Run, tasks.NewRelay(db, queue).Run, work.Run, lis.NewConsumer(feedOf(config), db).Run, everyMinute(db, queue),
+		signing.Run, tasks.NewRelay(db, queue).Run, work.Run, lis.NewConsumer(config.feed(), db).Run, everyMinute(db, queue),
 		func(ctx context.Context) error {
 			ready(out, o, i, "http://"+reachable(inside.Addr(), "127.0.0.1"), dir, logFile)
 			<-ctx.Done()

@@ -62,7 +62,6 @@ func (c Config) Validate(workload string) error {
 		{!isName(c.LIS.DeadLetterTopic), "lis.dead_letter_topic: must be a topic's name"},
 		{c.LIS.Topic == c.LIS.DeadLetterTopic, "lis.dead_letter_topic: must differ from lis.topic"},
 		{!isName(c.LIS.Group), "lis.group: must be a group's name"},
-		{prod && c.LIS.Training, "lis.training: is refused in production mode"},
 		{prod && c.LIS.Training, "lis.training: is for development mode"},
 		{need(c.SMTP.Host == "", "worker"), "smtp.host: is required"},
 		{c.SMTP.Port < 1 || c.SMTP.Port > 65535, "smtp.port: must be between 1 and 65535"},

@@ -29,11 +29,6 @@ func (c *command) worker() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		publish, closePublisher, err := deadLetters(config, db)
-		if err != nil {
-			return err
-		}
-		defer closePublisher()
 		deadLetter, closed, err := deadLetters(config, db)
 		if err != nil {
 			return err
@@ -41,7 +36,7 @@ func (c *command) worker() *cobra.Command {
 		defer closed()
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: publish, Checks: checks(db),
+			DeadLetter: deadLetter, Checks: checks(db),
 		})
 		health := &provider.Health{DB: db}
 		internal, err := internalJob(config, health)
