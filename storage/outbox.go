@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,10 +21,15 @@ type Outbox struct {
 	Payload   string // JSON; row ids only
 	CreatedAt time.Time
 	RelayedAt *time.Time
+	HeldUntil *time.Time // a worker is at it
+	Attempts  int        // times a worker took it
 	DoneAt    *time.Time
-	FailedAt  *time.Time // given up; Reason says why
-	Reason    string
+	FailedAt  *time.Time // given up
+	Reason    string     // how the last failed attempt ended, in a word
 }
+
+// ErrHeld says that another worker is at a wish just now.
+var ErrHeld = errors.New("held by another worker")
 
 // TableName names the table.
 func (Outbox) TableName() string { return "outbox" }
@@ -91,29 +97,46 @@ func ids(rows []Outbox) []string {
 	return out
 }
 
-// OutboxByID finds a wish that is still to be fulfilled: ErrSpent where it was.
-func (db *DB) OutboxByID(ctx context.Context, id string) (Outbox, error) {
+// TakeOutbox counts an attempt at a wish and holds it until then, against a
+// second worker that has the same task. ErrHeld where another one holds it,
+// ErrSpent where it was fulfilled. A hold of somebody who was killed runs out.
+func (db *DB) TakeOutbox(ctx context.Context, id string, now, until time.Time) (Outbox, error) {
+	r := db.g(ctx).Model(&Outbox{}).
+		Where("id = ? AND done_at IS NULL AND (held_until IS NULL OR held_until <= ?)", id, now).
+		Updates(map[string]any{"held_until": until, "attempts": gorm.Expr("attempts + 1")})
+	if r.Error != nil {
+		return Outbox{}, mapErr(r.Error)
+	}
 	var o Outbox
 	if err := db.g(ctx).Where("id = ?", id).Take(&o).Error; err != nil {
 		return o, mapErr(err)
 	}
-	if o.DoneAt != nil {
+	switch {
+	case o.DoneAt != nil:
 		return o, ErrSpent
+	case r.RowsAffected != 1:
+		return o, ErrHeld
 	}
 	return o, nil
+}
+
+// ReleaseOutbox ends the hold that TakeOutbox gave, for another attempt.
+func (db *DB) ReleaseOutbox(ctx context.Context, o Outbox, reason string) error {
+	return mapErr(db.g(ctx).Model(&Outbox{}).Where("id = ? AND held_until = ?", o.ID, o.HeldUntil).
+		Updates(map[string]any{"held_until": nil, "reason": reason}).Error)
 }
 
 // FinishOutbox marks a wish fulfilled. Only the first caller gets nil, the rest
 // ErrSpent.
 func (db *DB) FinishOutbox(ctx context.Context, id string, now time.Time) error {
 	return spentUnlessOne(db.g(ctx).Model(&Outbox{}).Where("id = ? AND done_at IS NULL", id).
-		Updates(map[string]any{"done_at": now, "failed_at": nil, "reason": ""}))
+		Updates(map[string]any{"done_at": now, "held_until": nil, "failed_at": nil, "reason": ""}))
 }
 
-// FailOutbox gives a wish up, with the reason as a word for the operator.
+// FailOutbox gives a wish up: nobody relays it again.
 func (db *DB) FailOutbox(ctx context.Context, id, reason string, now time.Time) error {
 	return mapErr(db.g(ctx).Model(&Outbox{}).Where("id = ? AND done_at IS NULL", id).
-		Updates(map[string]any{"failed_at": now, "reason": reason}).Error)
+		Updates(map[string]any{"failed_at": now, "held_until": nil, "reason": reason}).Error)
 }
 
 // SweepOutbox frees wishes that were relayed before the given time and neither
@@ -125,24 +148,39 @@ func (db *DB) SweepOutbox(ctx context.Context, before time.Time) (int, error) {
 	return int(r.RowsAffected), mapErr(r.Error)
 }
 
-// OutboxBacklog counts the wishes not fulfilled, and the age of the oldest.
-func (db *DB) OutboxBacklog(ctx context.Context, now time.Time) (n int64, oldest time.Duration, err error) {
+// Backlog is what the outbox has not fulfilled.
+type Backlog struct {
+	Waiting int64
+	Oldest  time.Duration // age of the oldest that waits
+	Failed  int64         // given up
+}
+
+// OutboxBacklog counts the wishes that are not fulfilled.
+func (db *DB) OutboxBacklog(ctx context.Context, now time.Time) (Backlog, error) {
+	var b Backlog
+	if err := db.g(ctx).Model(&Outbox{}).Where("failed_at IS NOT NULL").Count(&b.Failed).Error; err != nil {
+		return b, mapErr(err)
+	}
 	waiting := func() *gorm.DB {
 		return db.g(ctx).Model(&Outbox{}).Where("done_at IS NULL AND failed_at IS NULL")
 	}
-	if err := waiting().Count(&n).Error; err != nil || n == 0 {
-		return n, 0, mapErr(err)
+	if err := waiting().Count(&b.Waiting).Error; err != nil || b.Waiting == 0 {
+		return b, mapErr(err)
 	}
-	var first Outbox
-	if err := waiting().Order("created_at").Take(&first).Error; err != nil {
-		return n, 0, mapErr(err)
+	var first []Outbox
+	if err := waiting().Order("created_at").Limit(1).Find(&first).Error; err != nil {
+		return b, mapErr(err)
 	}
-	return n, now.Sub(first.CreatedAt), nil
+	for _, o := range first { // none where it was fulfilled meanwhile
+		b.Oldest = now.Sub(o.CreatedAt)
+	}
+	return b, nil
 }
 
-// DeleteDoneOutbox removes wishes fulfilled before the given time, up to limit.
-func (db *DB) DeleteDoneOutbox(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec(`DELETE FROM outbox WHERE id IN
-		(SELECT id FROM outbox WHERE done_at < ? ORDER BY done_at LIMIT ?)`, before, limit)
+// DeleteOldOutbox removes wishes fulfilled or given up before the given time, up
+// to limit.
+func (db *DB) DeleteOldOutbox(ctx context.Context, before time.Time, limit int) (int, error) {
+	r := db.g(ctx).Exec(`DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
+		WHERE COALESCE(done_at, failed_at) < ? ORDER BY COALESCE(done_at, failed_at) LIMIT ?)`, before, limit)
 	return int(r.RowsAffected), mapErr(r.Error)
 }

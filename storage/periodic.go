@@ -46,8 +46,11 @@ func (db *DB) TakeSlot(ctx context.Context, name string, slot time.Time) error {
 	}).Create(&PeriodicRun{Name: name, Slot: slot}))
 }
 
-// FinishPeriodic records how a run of name ended.
+// FinishPeriodic records how a run of name ended, also where the run was faster
+// than the record of its slot.
 func (db *DB) FinishPeriodic(ctx context.Context, name, outcome string, now time.Time) error {
-	return mapErr(db.g(ctx).Model(&PeriodicRun{}).Where("name = ?", name).
-		Updates(map[string]any{"finished_at": now, "outcome": outcome}).Error)
+	return mapErr(db.g(ctx).Clauses(clause.OnConflict{
+		Columns:   []clause.Column{{Name: "name"}},
+		DoUpdates: clause.AssignmentColumns([]string{"finished_at", "outcome"}),
+	}).Create(&PeriodicRun{Name: name, Slot: time.Unix(0, 0).UTC(), FinishedAt: &now, Outcome: outcome}).Error)
 }

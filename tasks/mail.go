@@ -21,7 +21,8 @@ type Message struct {
 	To, Subject, Text, HTML string
 }
 
-// Sender hands a message over to whoever delivers it.
+// Sender hands a message over to whoever delivers it. ErrRefused where nobody
+// ever can.
 type Sender func(context.Context, Message) error
 
 // verifyEmail mails the link of a challenge. The secret in it is derived, not
@@ -79,6 +80,9 @@ func (w *Worker) mail(ctx context.Context, o storage.Outbox, patientID string, v
 	}
 	if err := w.Send(ctx, m); err != nil {
 		mails.WithLabelValues(o.Kind, "error").Inc()
+		if errors.Is(err, ErrRefused) {
+			return fmt.Errorf("send mail: %w (%w)", err, asynq.SkipRetry)
+		}
 		return fmt.Errorf("send mail: %w", err)
 	}
 	mails.WithLabelValues(o.Kind, "sent").Inc()

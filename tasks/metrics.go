@@ -21,6 +21,18 @@ var (
 	outboxAge = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "patauth_outbox_oldest_age_seconds", Help: "Age of the oldest wish not fulfilled.",
 	})
+	outboxFailed = promauto.NewGauge(prometheus.GaugeOpts{
+		Name: "patauth_outbox_failed", Help: "Wishes given up.",
+	})
+	queueSize = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "patauth_task_queue_size", Help: "Tasks in the queue by state.",
+	}, []string{"queue", "state"})
+	queueAge = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "patauth_task_oldest_age_seconds", Help: "How long the oldest pending task has waited.",
+	}, []string{"queue"})
+	keyAge = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "patauth_signing_key_age_seconds", Help: "How long the active key of an algorithm has signed.",
+	}, []string{"alg"})
 	cronRuns = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "patauth_cron_runs_total", Help: "Runs of periodic tasks by outcome.",
 	}, []string{"job", "outcome"})

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -46,7 +48,8 @@ func (w *Worker) deleteExpired(ctx context.Context) error {
 		{"unverified patients", w.DB.DeleteUnverifiedPatients, now.Add(-7 * 24 * time.Hour)},
 		{"invitations", w.DB.DeleteExpiredInvitations, now.Add(-kept)},
 		{"lab events", w.DB.DeleteExpiredLabEvents, now.Add(-eventsKept)},
-		{"wishes", w.DB.DeleteDoneOutbox, now.Add(-7 * kept)},
+		{"wishes", w.DB.DeleteOldOutbox, now.Add(-7 * kept)},
+		{"archived tasks", w.deleteArchived, now.Add(-7 * kept)},
 	} {
 		n, err := d.delete(ctx, d.at, batch)
 		if err != nil {
@@ -62,10 +65,28 @@ func (w *Worker) sweepOutbox(ctx context.Context) error {
 	now := storage.Now()
 	n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter))
 	note(ctx, "sweep outbox", n)
-	waiting, oldest, backlog := w.DB.OutboxBacklog(ctx, now)
-	outboxPending.Set(float64(waiting))
-	outboxAge.Set(oldest.Seconds())
+	b, backlog := w.DB.OutboxBacklog(ctx, now)
+	outboxPending.Set(float64(b.Waiting))
+	outboxAge.Set(b.Oldest.Seconds())
+	outboxFailed.Set(float64(b.Failed))
 	return errors.Join(err, backlog)
+}
+
+// deleteArchived makes the queue forget tasks that failed for good before the
+// given time.
+func (w *Worker) deleteArchived(_ context.Context, before time.Time, limit int) (int, error) {
+	tasks, err := w.inspector.ListArchivedTasks(queueName, asynq.PageSize(limit))
+	n := 0
+	for _, t := range tasks {
+		if !t.LastFailedAt.Before(before) {
+			continue
+		}
+		if err := w.inspector.DeleteTask(queueName, t.ID); err != nil && !errors.Is(err, asynq.ErrTaskNotFound) {
+			return n, err
+		}
+		n++
+	}
+	return n, err
 }
 
 // syncUsers brings every account's link in line with its lab record, should an
@@ -76,11 +97,14 @@ func (w *Worker) syncUsers(ctx context.Context) error {
 	return err
 }
 
-// healthCheck asks every dependency and shows the answers as metrics.
+// healthCheck asks every dependency, the queue among them, and shows the answers
+// as metrics.
 func (w *Worker) healthCheck(ctx context.Context) error {
+	checks := map[string]func(context.Context) error{"queue": w.queueHealth, "keys": w.keyAges}
+	maps.Copy(checks, w.Checks)
 	var faults []error
-	for _, name := range slices.Sorted(maps.Keys(w.Checks)) {
-		err := w.Checks[name](ctx)
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		err := checks[name](ctx)
 		up := 1.0
 		if err != nil {
 			up = 0
@@ -89,6 +113,32 @@ func (w *Worker) healthCheck(ctx context.Context) error {
 		healthy.WithLabelValues(name).Set(up)
 	}
 	return errors.Join(faults...)
+}
+
+// queueHealth shows how many tasks are in which state, and how long the oldest
+// waits.
+func (w *Worker) queueHealth(context.Context) error {
+	q, err := w.inspector.GetQueueInfo(queueName)
+	if err != nil {
+		return err
+	}
+	for state, n := range map[string]int{"pending": q.Pending, "active": q.Active, "scheduled": q.Scheduled,
+		"retry": q.Retry, "archived": q.Archived, "completed": q.Completed} {
+		queueSize.WithLabelValues(queueName, state).Set(float64(n))
+	}
+	queueAge.WithLabelValues(queueName).Set(q.Latency.Seconds())
+	return nil
+}
+
+// keyAges shows how long each algorithm's active key has signed.
+func (w *Worker) keyAges(ctx context.Context) error {
+	rows, err := w.DB.SigningKeys(ctx)
+	for _, k := range rows {
+		if k.State == "active" && k.ActivatedAt != nil {
+			keyAge.WithLabelValues(k.Alg).Set(storage.Now().Sub(*k.ActivatedAt).Seconds())
+		}
+	}
+	return err
 }
 
 func note(ctx context.Context, what string, n int) {

@@ -15,8 +15,9 @@ import (
 // Relay carries wishes from the outbox to the queue: right after the commit that
 // made them, and every few seconds whatever others left behind.
 type Relay struct {
-	db     *storage.DB
-	client *asynq.Client
+	db        *storage.DB
+	client    *asynq.Client
+	inspector *asynq.Inspector
 }
 
 const (
@@ -26,12 +27,13 @@ const (
 
 // NewRelay is a relay to the queue at redis.
 func NewRelay(db *storage.DB, redis Redis) *Relay {
-	return &Relay{db: db, client: asynq.NewClient(redis.opt)}
+	return &Relay{db: db, client: asynq.NewClient(redis.opt), inspector: asynq.NewInspector(redis.opt)}
 }
 
 // Run relays until ctx ends. No request waits for it.
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.client.Close()
+	defer r.inspector.Close()
 	wait := relayEvery
 	for {
 		select {
@@ -73,18 +75,28 @@ func (r *Relay) Once(ctx context.Context) error {
 	}
 }
 
+// enqueue puts the task of o into the queue. The same task waiting or running
+// there is success. One that is over there, though o is not fulfilled, ran out
+// of retries by a worker's death or its database's absence: it starts again.
 func (r *Relay) enqueue(ctx context.Context, o storage.Outbox) error {
-	return enqueue(ctx, r.client, asynq.NewTask(o.Kind, encode(r.db, o)), o.ID, retention)
-}
-
-// enqueue puts a task into the queue under a name. A name that is taken, by the
-// same task waiting or done, is success.
-func enqueue(ctx context.Context, c *asynq.Client, t *asynq.Task, name string, keep time.Duration) error {
-	ctx, stop := context.WithTimeout(ctx, 5*time.Second)
-	defer stop()
-	_, err := c.EnqueueContext(ctx, t, asynq.TaskID(name), asynq.MaxRetry(maxRetry), asynq.Timeout(taskTimeout), asynq.Retention(keep))
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("enqueue %s: %w", t.Type(), err)
+	again := func() error {
+		return enqueue(ctx, r.client, asynq.NewTask(o.Kind, encode(r.db, o)), o.ID, maxRetry, retention)
 	}
-	return nil
+	err := again()
+	if !errors.Is(err, asynq.ErrTaskIDConflict) {
+		return err
+	}
+	info, err := r.inspector.GetTaskInfo(queueName, o.ID)
+	switch {
+	case err == nil && (info.State == asynq.TaskStateArchived || info.State == asynq.TaskStateCompleted):
+		if err = r.inspector.DeleteTask(queueName, o.ID); err == nil {
+			err = again()
+		}
+	case err == nil:
+		return nil
+	}
+	if errors.Is(err, asynq.ErrTaskIDConflict) || errors.Is(err, asynq.ErrTaskNotFound) {
+		return nil // somebody else was faster; should the task be lost, the sweep finds out
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -62,7 +63,9 @@ func enqueueSlot(ctx context.Context, db *storage.DB, client *asynq.Client, p pe
 		return false, nil
 	}
 	name := p.name + "@" + strconv.FormatInt(slot.Unix(), 10)
-	if err := enqueue(ctx, client, asynq.NewTask(periodic+p.name, nil), name, 2*p.every); err != nil {
+	// One retry, for a worker that dies of something else.
+	err = enqueue(ctx, client, asynq.NewTask(periodic+p.name, nil), name, 1, 2*p.every)
+	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, err
 	}
 	switch err := db.TakeSlot(ctx, p.name, slot); {
@@ -74,9 +77,22 @@ func enqueueSlot(ctx context.Context, db *storage.DB, client *asynq.Client, p pe
 	return true, nil
 }
 
-// runPeriodic runs p and records how it ended.
+// superseded reports whether a task's name holds a slot before the last one: a
+// later task does its work.
+func superseded(name string, last time.Time) bool {
+	_, slot, _ := strings.Cut(name, "@")
+	n, err := strconv.ParseInt(slot, 10, 64)
+	return err == nil && n < last.Unix()
+}
+
+// runPeriodic runs p and records how it ended. The retry of a failed run is the
+// next slot's; of the runs that piled up without a worker the last one counts.
 func (w *Worker) runPeriodic(ctx context.Context, p periodicTask) error {
-	err := p.run(ctx)
+	last, err := w.DB.LastSlot(ctx, p.name)
+	if id, _ := asynq.GetTaskID(ctx); err == nil && superseded(id, last) {
+		return nil
+	}
+	err = safely(ctx, p.run)
 	outcome := "ok"
 	if err != nil {
 		outcome = "error"
@@ -84,5 +100,8 @@ func (w *Worker) runPeriodic(ctx context.Context, p periodicTask) error {
 		cronSuccess.WithLabelValues(p.name).SetToCurrentTime()
 	}
 	cronRuns.WithLabelValues(p.name, outcome).Inc()
-	return errors.Join(err, w.DB.FinishPeriodic(ctx, p.name, outcome, storage.Now()))
+	if err := errors.Join(err, w.DB.FinishPeriodic(ctx, p.name, outcome, storage.Now())); err != nil {
+		return fmt.Errorf("%w (%w)", err, asynq.RevokeTask)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/wneessen/go-mail"
@@ -24,7 +25,11 @@ type SMTP struct {
 	Issuer string
 }
 
-const smtpTimeout = 15 * time.Second
+// smtpTimeout bounds each step of a delivery.
+const smtpTimeout = 10 * time.Second
+
+// ErrRefused says that a recipient can never be reached: trying again is in vain.
+var ErrRefused = errors.New("recipient refused")
 
 // Sender sends through the server. It connects for each message.
 func (s SMTP) Sender() (Sender, error) {
@@ -49,7 +54,7 @@ func (s SMTP) Sender() (Sender, error) {
 			return fmt.Errorf("smtp: from: %w", err)
 		}
 		if err := msg.To(m.To); err != nil {
-			return errors.New("smtp: the recipient is not an address") // not the address itself
+			return fmt.Errorf("smtp: the recipient is not an address: %w", ErrRefused) // not the address itself
 		}
 		msg.Subject(m.Subject)
 		msg.SetMessageIDWithValue(m.ID + "@" + domain)
@@ -62,7 +67,8 @@ func (s SMTP) Sender() (Sender, error) {
 		if err != nil {
 			return fmt.Errorf("smtp: %w", err)
 		}
-		if err := c.DialAndSendWithContext(ctx, msg); err != nil {
+		// A server that has taken the mail and fails afterwards has taken it.
+		if err := c.DialAndSendWithContext(ctx, msg); err != nil && !msg.IsDelivered() {
 			return fmt.Errorf("smtp: %w", redact(err))
 		}
 		return nil
@@ -73,8 +79,14 @@ func (s SMTP) Sender() (Sender, error) {
 // recipient's address.
 func redact(err error) error {
 	var send *mail.SendError
-	if errors.As(err, &send) {
-		return fmt.Errorf("refused (%s, temporary %t)", send.Reason, send.IsTemp())
+	if !errors.As(err, &send) {
+		return err
 	}
-	return err
+	answer := fmt.Errorf("%s: answer %d %s", send.Reason, send.ErrorCode(), send.EnhancedStatusCode())
+	// RFC 3463, Section 3.2: X.1.* is about the destination address. Other
+	// refusals, such as relaying denied, may be our own configuration.
+	if strings.HasPrefix(send.EnhancedStatusCode(), "5.1.") && send.Reason == mail.ErrSMTPRcptTo {
+		return fmt.Errorf("%w: %w", answer, ErrRefused)
+	}
+	return answer
 }

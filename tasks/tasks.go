@@ -10,13 +10,11 @@ package tasks
 
 import (
 	"context"
-	"crypto/hmac"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -54,7 +52,9 @@ type Config struct {
 // Worker takes tasks from the queue.
 type Worker struct {
 	Config
-	server *asynq.Server
+	server    *asynq.Server
+	inspector *asynq.Inspector
+	handlers  map[string]asynq.HandlerFunc // by task type
 }
 
 // NewWorker is a worker that has not started.
@@ -62,15 +62,18 @@ func NewWorker(c Config) *Worker {
 	if c.Concurrency == 0 {
 		c.Concurrency = 10
 	}
-	w := &Worker{Config: c}
+	w := &Worker{Config: c, handlers: map[string]asynq.HandlerFunc{}, inspector: asynq.NewInspector(c.Redis.opt)}
 	w.server = asynq.NewServer(c.Redis.opt, asynq.Config{
-		Concurrency: c.Concurrency, Logger: quiet{}, LogLevel: asynq.WarnLevel,
+		Concurrency: c.Concurrency, Queues: map[string]int{queueName: 1}, Logger: quiet{}, LogLevel: asynq.ErrorLevel,
 		DelayedTaskCheckInterval: time.Second, TaskCheckInterval: 500 * time.Millisecond, ShutdownTimeout: 20 * time.Second,
-		// 2, 4, 8, … seconds, and nobody in step with anybody.
-		RetryDelayFunc: func(n int, _ error, t *asynq.Task) time.Duration {
-			return time.Duration(1<<min(n+1, 8))*time.Second + time.Duration(len(t.Payload())%7)*100*time.Millisecond
-		},
+		RetryDelayFunc: retryDelay, IsFailure: func(err error) bool { return !elsewhere(err) },
 	})
+	for kind, do := range w.jobs() {
+		w.handlers[kind] = w.fulfil(do)
+	}
+	for _, p := range w.schedule() {
+		w.handlers[periodic+p.name] = func(ctx context.Context, _ *asynq.Task) error { return w.runPeriodic(ctx, p) }
+	}
 	return w
 }
 
@@ -86,15 +89,8 @@ func (w *Worker) jobs() map[string]func(context.Context, storage.Outbox) error {
 
 // Run works until ctx ends, then lets running tasks finish.
 func (w *Worker) Run(ctx context.Context) error {
-	mux := asynq.NewServeMux()
-	mux.Use(w.watched)
-	for kind, do := range w.jobs() {
-		mux.Handle(kind, w.fulfil(do))
-	}
-	for _, p := range w.schedule() {
-		mux.HandleFunc(periodic+p.name, func(ctx context.Context, _ *asynq.Task) error { return w.runPeriodic(ctx, p) })
-	}
-	if err := w.server.Start(mux); err != nil {
+	defer w.inspector.Close()
+	if err := w.server.Start(asynq.HandlerFunc(w.handle)); err != nil {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	<-ctx.Done()
@@ -105,128 +101,64 @@ func (w *Worker) Run(ctx context.Context) error {
 // Ping reports whether the queue answers.
 func (w *Worker) Ping() error { return w.server.Ping() }
 
-// payload is what a task carries.
-type payload struct {
-	OutboxID string `json:"outbox_id"`
-	// MAC shows that one of ours wrote the task: whoever can write to the queue
-	// cannot make up work.
-	MAC []byte `json:"mac"`
-}
-
-const purposeTask = "task"
-
-func encode(db *storage.DB, o storage.Outbox) []byte {
-	b, err := json.Marshal(payload{o.ID, db.MAC(purposeTask, []byte(o.Kind+":"+o.ID))})
-	if err != nil {
-		panic(err) // strings and bytes
-	}
-	return b
-}
-
-// fulfil does the job of a task's outbox row, once.
-func (w *Worker) fulfil(do func(context.Context, storage.Outbox) error) asynq.Handler {
-	return asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) error {
-		var p payload
-		if err := json.Unmarshal(t.Payload(), &p); err != nil ||
-			!hmac.Equal(p.MAC, w.DB.MAC(purposeTask, []byte(t.Type()+":"+p.OutboxID))) {
-			macFailures.Inc()
-			return fmt.Errorf("task not written by us: %w", asynq.SkipRetry)
+// handle does a task, counts it and writes its one log line.
+func (w *Worker) handle(ctx context.Context, t *asynq.Task) error {
+	start, kind := time.Now(), t.Type()
+	do, known := w.handlers[kind]
+	if !known {
+		kind = "unknown" // whoever writes to the queue must not make up metrics
+		do = func(context.Context, *asynq.Task) error {
+			return fmt.Errorf("unknown type of task: %w", asynq.SkipRetry)
 		}
-		o, err := w.DB.OutboxByID(ctx, p.OutboxID)
-		if errors.Is(err, storage.ErrSpent) || errors.Is(err, storage.ErrNotFound) {
-			return nil // done, and perhaps tidied away
-		} else if err != nil {
-			return err
+	}
+	err := do(ctx, t)
+	id, _ := asynq.GetTaskID(ctx)
+	retry, _ := asynq.GetRetryCount(ctx)
+	line := []any{"task", kind, "task_id", id, "retry", retry, "duration_ms", time.Since(start).Milliseconds()}
+	switch {
+	case err == nil:
+		tasksDone.WithLabelValues(kind, "ok").Inc()
+		slog.InfoContext(ctx, "task", line...)
+	case elsewhere(err):
+		tasksDone.WithLabelValues(kind, "postponed").Inc()
+		slog.WarnContext(ctx, "task postponed", append(line, "event", "task.postponed", "error", err.Error())...)
+	case errors.Is(err, asynq.SkipRetry):
+		tasksDone.WithLabelValues(kind, "given_up").Inc()
+		slog.ErrorContext(ctx, "task given up", append(line, "event", "task.given_up", "error", err.Error())...)
+	default:
+		tasksDone.WithLabelValues(kind, "error").Inc()
+		slog.ErrorContext(ctx, "task failed", append(line, "event", "task.failed", "error", err.Error())...)
+	}
+	return err
+}
+
+// elsewhere reports whether err says nothing about the task itself, so that it
+// uses up none of its retries.
+func elsewhere(err error) bool {
+	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrHeld)
+}
+
+// retryDelay is 2, 6, 18, … seconds after the first, second, third failure, up
+// to an hour: eight retries outlast a mail server that is down or greylists for
+// more than an hour. A task whose worker died starts again soon. No two
+// tasks are in step.
+func retryDelay(failures int, err error, t *asynq.Task) time.Duration {
+	d := 2 * time.Second
+	if !elsewhere(err) && !errors.Is(err, asynq.ErrLeaseExpired) {
+		for range failures {
+			d = min(3*d, 50*time.Minute)
 		}
-		if err := do(ctx, o); err != nil {
-			return w.failed(ctx, o, err)
+	}
+	return d + d/5*time.Duration(crc32.ChecksumIEEE(t.Payload())%1000)/1000
+}
+
+// safely turns a panic of do into an error.
+func safely(ctx context.Context, do func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+			slog.ErrorContext(ctx, "task panic", "event", "task.panic", "stack", string(debug.Stack()))
 		}
-		if err := w.DB.FinishOutbox(ctx, o.ID, storage.Now()); err != nil && !errors.Is(err, storage.ErrSpent) {
-			return err
-		}
-		return nil
-	})
+	}()
+	return do(ctx)
 }
-
-// failed gives a wish up when its last try is over.
-func (w *Worker) failed(ctx context.Context, o storage.Outbox, cause error) error {
-	n, _ := asynq.GetRetryCount(ctx)
-	last, _ := asynq.GetMaxRetry(ctx)
-	if n < last && !errors.Is(cause, asynq.SkipRetry) {
-		return cause
-	}
-	if err := w.DB.FailOutbox(context.WithoutCancel(ctx), o.ID, "retries used up", storage.Now()); err != nil {
-		return errors.Join(cause, err)
-	}
-	return cause
-}
-
-// watched counts a task and writes its one log line; a panic is an error.
-func (w *Worker) watched(next asynq.Handler) asynq.Handler {
-	return asynq.HandlerFunc(func(ctx context.Context, t *asynq.Task) (err error) {
-		start := time.Now()
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v", p)
-				slog.ErrorContext(ctx, "task panic", "stack", string(debug.Stack()))
-			}
-			id, _ := asynq.GetTaskID(ctx)
-			retry, _ := asynq.GetRetryCount(ctx)
-			line := []any{"task", t.Type(), "task_id", id, "retry", retry, "duration_ms", time.Since(start).Milliseconds()}
-			if err != nil {
-				tasksDone.WithLabelValues(t.Type(), "error").Inc()
-				slog.ErrorContext(ctx, "task failed", append(line, "event", "task.failed", "error", err.Error())...)
-				return
-			}
-			tasksDone.WithLabelValues(t.Type(), "ok").Inc()
-			slog.InfoContext(ctx, "task", line...)
-		}()
-		return next.ProcessTask(ctx, t)
-	})
-}
-
-// deadLetter publishes a quarantined lab event.
-func (w *Worker) deadLetter(ctx context.Context, o storage.Outbox) error {
-	var j queue.DeadLetter
-	if err := json.Unmarshal([]byte(o.Payload), &j); err != nil {
-		return fmt.Errorf("dead letter: %w", err)
-	}
-	return w.DeadLetter(ctx, j.EventID)
-}
-
-// quiet is asynq's logger: its words go to slog, where they are warnings.
-type quiet struct{}
-
-func (quiet) Debug(...any)      {}
-func (quiet) Info(...any)       {}
-func (quiet) Warn(args ...any)  { slog.Warn("queue", "said", fmt.Sprint(args...)) }
-func (quiet) Error(args ...any) { slog.Error("queue", "said", fmt.Sprint(args...)) }
-func (quiet) Fatal(args ...any) { slog.Error("queue", "said", fmt.Sprint(args...)) }
-
-// Redis says where the queue is.
-type Redis struct{ opt asynq.RedisConnOpt }
-
-// ParseRedis reads redis://, rediss://, redis-socket:// and redis-sentinel://
-// URLs; several redis:// URLs separated by commas are a cluster.
-func ParseRedis(url string) (Redis, error) {
-	if strings.Contains(url, ",") && !strings.HasPrefix(url, "redis-sentinel:") {
-		var c asynq.RedisClusterClientOpt
-		for _, u := range strings.Split(url, ",") {
-			opt, err := asynq.ParseRedisURI(strings.TrimSpace(u))
-			one, ok := opt.(asynq.RedisClientOpt)
-			if err != nil || !ok {
-				return Redis{}, errRedis
-			}
-			c.Addrs = append(c.Addrs, one.Addr)
-			c.Username, c.Password, c.TLSConfig = one.Username, one.Password, one.TLSConfig
-		}
-		return Redis{c}, nil
-	}
-	opt, err := asynq.ParseRedisURI(url)
-	if err != nil {
-		return Redis{}, errRedis // the parser's error repeats the URL and its password
-	}
-	return Redis{opt}, nil
-}
-
-var errRedis = errors.New("not a redis://, rediss:// or redis-sentinel:// URL")

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/emersion/go-smtp"
 	"github.com/hibiken/asynq"
 	"github.com/stretchr/testify/require"
 
@@ -138,8 +137,8 @@ func TestAPromisedMailIsSent(t *testing.T) {
 		require.Contains(t, m.Text, "https://id.example/verify-email?token="+db.MailedToken(c.ID))
 		require.Contains(t, m.HTML, "/verify-email?token=")
 		require.Eventually(t, func() bool {
-			n, _, err := db.OutboxBacklog(ctx, storage.Now())
-			return err == nil && n == 0
+			b, err := db.OutboxBacklog(ctx, storage.Now())
+			return err == nil && b == storage.Backlog{}
 		}, 5*time.Second, 10*time.Millisecond)
 		time.Sleep(50 * time.Millisecond)
 		require.Len(t, box.all(), 1)
@@ -204,72 +203,49 @@ func TestAForgedTaskDoesNothing(t *testing.T) {
 		defer client.Close()
 		_, err = client.Enqueue(asynq.NewTask("notice", []byte(`{"outbox_id":"`+rows[0].ID+`","mac":"AAAA"}`)))
 		require.NoError(t, err)
-		run(t, worker(t, db, r, box).Run)
-		time.Sleep(time.Second)
+		_, err = client.Enqueue(asynq.NewTask("notice_of_mine", nil))
+		require.NoError(t, err)
+		w := worker(t, db, r, box)
+		run(t, w.Run)
+		require.Eventually(t, func() bool {
+			q, err := w.inspector.GetQueueInfo(queueName)
+			return err == nil && q.Archived == 2
+		}, 10*time.Second, 10*time.Millisecond)
 		require.Empty(t, box.all())
+		n, err := w.deleteArchived(ctx, time.Now().Add(-time.Hour), 10)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		n, err = w.deleteArchived(ctx, time.Now().Add(time.Minute), 10)
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
 	})
 }
 
-func TestAWishThatCannotBeFulfilledIsGivenUp(t *testing.T) {
-	ctx, db, box := context.Background(), storagetest.SQLite(t), &postbox{down: true}
+func TestARelayKilledOverAWishLosesNothing(t *testing.T) {
+	eachRedis(t, func(t *testing.T, r Redis, _ func()) {
+		ctx, db, box := context.Background(), storagetest.SQLite(t), &postbox{}
+		require.NoError(t, db.Wish(ctx, queue.Notice{PatientID: patient(t, db, "en").ID, Notice: "link_made"}))
+		rows, err := db.ClaimOutbox(ctx, 1, storage.Now().Add(-lostAfter-time.Second))
+		require.NoError(t, err)
+		require.Len(t, rows, 1, "claimed, and then killed")
+		w := worker(t, db, r, box)
+		run(t, w.Run, NewRelay(db, r).Run)
+		require.NoError(t, w.sweepOutbox(ctx))
+		require.Eventually(t, func() bool { return len(box.all()) == 1 }, 10*time.Second, 10*time.Millisecond)
+	})
+}
+
+func TestAQueueThatComesBackGetsTheWishes(t *testing.T) {
+	ctx, db, box := context.Background(), storagetest.SQLite(t), &postbox{}
 	m := miniredis.RunT(t)
 	r, err := ParseRedis("redis://" + m.Addr())
 	require.NoError(t, err)
-	p := patient(t, db, "en")
-	require.NoError(t, db.Wish(ctx, queue.Notice{PatientID: p.ID, Notice: "unknown notice"}))
 	run(t, worker(t, db, r, box).Run, NewRelay(db, r).Run)
-	require.Eventually(t, func() bool {
-		n, _, err := db.OutboxBacklog(ctx, storage.Now())
-		return err == nil && n == 0
-	}, 10*time.Second, 10*time.Millisecond, "an operator sees it failed; nobody tries for ever")
-}
-
-func TestAWishGoesToOneRelay(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		ctx := context.Background()
-		for range 20 {
-			require.NoError(t, db.Wish(ctx, queue.Notice{PatientID: "p", Notice: "link_made"}))
-		}
-		var mu sync.Mutex
-		seen := map[string]int{}
-		var all sync.WaitGroup
-		for range 50 {
-			all.Go(func() {
-				rows, err := db.ClaimOutbox(ctx, 1, storage.Now())
-				if err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				for _, o := range rows {
-					seen[o.ID]++
-				}
-			})
-		}
-		all.Wait()
-		require.Len(t, seen, 20)
-		for _, n := range seen {
-			require.Equal(t, 1, n)
-		}
-		var won int
-		for id := range seen {
-			for range 50 {
-				all.Go(func() {
-					err := db.FinishOutbox(ctx, id, storage.Now())
-					mu.Lock()
-					defer mu.Unlock()
-					if err == nil {
-						won++
-					} else if !errors.Is(err, storage.ErrSpent) {
-						t.Error(err)
-					}
-				})
-			}
-			all.Wait()
-			break
-		}
-		require.Equal(t, 1, won)
-	})
+	m.Close()
+	require.NoError(t, db.Wish(ctx, queue.Notice{PatientID: patient(t, db, "en").ID, Notice: "link_made"}))
+	time.Sleep(500 * time.Millisecond)
+	require.NoError(t, m.Restart())
+	require.Eventually(t, func() bool { return len(box.all()) == 1 }, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestADoubledTickIsOneTask(t *testing.T) {
@@ -346,75 +322,23 @@ func TestEveryPeriodicTaskRuns(t *testing.T) {
 	})
 }
 
-func TestRedisURLs(t *testing.T) {
-	for _, good := range []string{"redis://localhost:6379", "rediss://u:p@host:6379/1", "redis-sentinel://a:1,b:2?master=m", "redis://a:1,redis://b:2"} {
-		_, err := ParseRedis(good)
-		require.NoError(t, err, good)
-	}
-	for _, bad := range []string{"", "localhost:6379", "http://u:hunter2@x", "redis://a:1,http://u:hunter2@b"} {
-		_, err := ParseRedis(bad)
-		require.Error(t, err, bad)
-		require.NotContains(t, err.Error(), "hunter2")
-	}
-}
-
-// mailServer is a real SMTP server in this process.
-type mailServer struct {
-	refuse bool
-	got    chan string
-}
-
-func (s *mailServer) NewSession(*smtp.Conn) (smtp.Session, error) { return s, nil }
-func (s *mailServer) Mail(string, *smtp.MailOptions) error        { return nil }
-func (s *mailServer) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if s.refuse {
-		return &smtp.SMTPError{Code: 450, Message: "mailbox of " + to + " is busy"}
-	}
-	return nil
-}
-func (s *mailServer) Data(r io.Reader) error {
-	b, err := io.ReadAll(r)
-	s.got <- string(b)
-	return err
-}
-func (s *mailServer) Reset()        {}
-func (s *mailServer) Logout() error { return nil }
-
-func TestSMTP(t *testing.T) {
-	ctx, back := context.Background(), &mailServer{got: make(chan string, 1)}
-	server := smtp.NewServer(back)
-	server.Domain = "localhost"
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func TestOnlyTheLastOfManySlotsIsRun(t *testing.T) {
+	ctx, db := context.Background(), storagetest.SQLite(t)
+	m := miniredis.RunT(t)
+	r, err := ParseRedis("redis://" + m.Addr())
 	require.NoError(t, err)
-	go server.Serve(l)
-	t.Cleanup(func() { server.Close() })
-	conf := SMTP{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, From: "Sign-in <id@example.org>", Plain: true, Issuer: "https://id.example"}
-	send, err := conf.Sender()
-	require.NoError(t, err)
-	m := Message{ID: "ABC", To: "ada@example.org", Subject: "Grüße", Text: "Hallo\n", HTML: "<p>Hallo</p>"}
-	require.NoError(t, send(ctx, m))
-	got := <-back.got
-	require.Contains(t, got, "Message-ID: <ABC@id.example>")
-	require.Contains(t, got, "Auto-Submitted: auto-generated")
-	require.Contains(t, got, "To: <ada@example.org>")
-
-	for _, to := range []string{"ada@example.org\r\nBcc: eve@example.org", "ada@example.org, eve@example.org", "nobody", ""} {
-		err := send(ctx, Message{ID: "X", To: to, Subject: "s", Text: "t"})
-		require.Error(t, err, to)
-		require.NotContains(t, err.Error(), "eve@")
+	w := worker(t, db, r, &postbox{})
+	ran := make(chan struct{}, 10)
+	w.Checks = map[string]func(context.Context) error{"count": func(context.Context) error { ran <- struct{}{}; return nil }}
+	now := time.Now().Add(-10 * time.Minute)
+	for i := range 3 { // nobody works meanwhile
+		_, err := EnqueueDue(ctx, db, r, now.Add(time.Duration(i)*time.Minute))
+		require.NoError(t, err)
 	}
-	require.NoError(t, send(ctx, Message{ID: "X", To: "ada@example.org", Subject: "a\r\nBcc: eve@example.org", Text: "t"}))
-	require.NotContains(t, strings.Split(<-back.got, "\r\n\r\n")[0], "\r\nBcc:")
-
-	back.refuse = true
-	err = send(ctx, m)
-	require.Error(t, err)
-	require.NotContains(t, err.Error(), "ada@", "an address does not reach the log")
-
-	conf.Plain = false
-	strict, err := conf.Sender()
-	require.NoError(t, err)
-	require.Error(t, strict(ctx, m), "a server without STARTTLS gets nothing")
-	server.Close()
-	require.Error(t, send(ctx, m))
+	run(t, w.Run)
+	require.Eventually(t, func() bool {
+		q, err := w.inspector.GetQueueInfo(queueName)
+		return err == nil && q.Pending+q.Active == 0
+	}, 10*time.Second, 10*time.Millisecond)
+	require.Len(t, ran, 1)
 }
