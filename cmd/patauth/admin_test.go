@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -180,4 +181,54 @@ func TestOperatorAtDev(t *testing.T) {
 	require.True(t, must[patientView](t, nil, "patient", "show", "grace@example.org", "--data", data).EmailVerified)
 	require.Len(t, must[[]keyView](t, nil, "key", "list", "--data", data), 2)
 	require.Equal(t, line.Issuer, must[map[string]any](t, nil, "config", "print", "--data", data)["issuer"])
+}
+
+func TestTheFeedOfTheOperator(t *testing.T) {
+	env := sqliteEnv(t)
+	must[any](t, env, "migrate")
+	set := must[authorityView](t, env, "lis", "authority", "set", "lab1", "--name", "Laboratory", "--oid", "2.999.1", "--namespace", "LAB1")
+	require.True(t, set.Active && set.LinkKey)
+	set = must[authorityView](t, env, "lis", "authority", "set", "lab1", "--name", "Riverside Laboratory", "--oid", "2.999.1")
+	require.Equal(t, []authorityView{set}, must[[]authorityView](t, env, "lis", "authority", "list"))
+	_, err := patauth(t, env, "lis", "authority", "set", "lab2", "--name", "Nobody")
+	require.ErrorContains(t, err, "are required")
+	_, err = patauth(t, env, "lis", "authority", "set", "lab2", "--name", "Another", "--oid", "2.999.1")
+	require.ErrorIs(t, err, storage.ErrConflict)
+
+	good := file(t, "good.hl7", "MSH|^~\\&|LIS|LAB1|PATAUTH||20250101120000||ADT^A28^ADT_A05|1|P|2.5.1\rEVN|A28|20250101120000\rPID|1||R-1^^^LAB1&2.999.1&ISO^MR||Example^Ada||19751210\r")
+	broken := file(t, "broken.hl7", "PID|this is no message")
+	out, err := patauth(t, env, "lis", "check", good)
+	require.NoError(t, err)
+	require.Contains(t, out, "apply upsert")
+	out, err = patauth(t, env, "lis", "check", good, broken, "--json")
+	require.ErrorContains(t, err, "broken messages")
+	require.Contains(t, out, `"result":"quarantine"`)
+	_, err = patauth(t, env, "lis", "publish", good)
+	require.ErrorContains(t, err, "kafka.brokers: is required")
+	_, err = patauth(t, env, "lis", "invite", "lab1", "R-1")
+	require.ErrorIs(t, err, storage.ErrNotFound)
+	require.Empty(t, must[[]deadLetterView](t, env, "lis", "dead-letters", "list"))
+	_, err = patauth(t, env, "lis", "dead-letters", "replay", "nothing")
+	require.ErrorIs(t, err, storage.ErrNotFound)
+}
+
+// A message that names an unknown authority waits for review; once the authority
+// is registered it is applied, and its record can be linked.
+func TestTheOperatorMendsWhatWaits(t *testing.T) {
+	data := t.TempDir()
+	inProcess(t, data)
+	message := file(t, "new.hl7", "MSH|^~\\&|LIS|LAB9|PATAUTH||20250101120000||ADT^A28^ADT_A05|1|P|2.5.1\rEVN|A28|20250101120000\rPID|1||R-9^^^LAB9&2.999.9&ISO^MR||Example^Ada||19751210\r")
+	report := must[map[string]int](t, nil, "lis", "publish", message, "--data", data)
+	require.Equal(t, map[string]int{"records": 1, "acknowledged": 1, "failed": 0}, report)
+	var waiting []deadLetterView
+	require.Eventually(t, func() bool {
+		waiting = must[[]deadLetterView](t, nil, "lis", "dead-letters", "list", "--review", "--data", data)
+		return len(waiting) == 1
+	}, 30*time.Second, 200*time.Millisecond)
+	require.Equal(t, "unknown-authority", waiting[0].Reason)
+	must[any](t, nil, "lis", "authority", "set", "lab9", "--name", "New Laboratory", "--oid", "2.999.9", "--data", data)
+	again := must[map[string]string](t, nil, "lis", "dead-letters", "replay", waiting[0].ID, "--data", data)
+	require.Equal(t, "applied", again["outcome"])
+	invited := must[map[string]any](t, nil, "lis", "invite", "lab9", "R-9", "--data", data)
+	require.Regexp(t, `^[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}$`, invited["code"])
 }

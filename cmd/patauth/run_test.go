@@ -12,6 +12,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pat-authenticate/patauth/lis"
 	"github.com/pat-authenticate/patauth/provider"
 )
 
@@ -84,14 +85,17 @@ func free(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// The workloads that need no broker, each started as a process would be.
+// Each workload, started as a process would be.
 func TestWorkloadsStartAndStop(t *testing.T) {
-	env := append(sqliteEnv(t), "PATAUTH_REDIS_URL=redis://"+miniredis.RunT(t).Addr(), "PATAUTH_DRAIN=0s",
+	brokers, stopBroker, err := lis.DevBroker("lis.patient.v1", "lis.patient.v1.dlq")
+	require.NoError(t, err)
+	t.Cleanup(stopBroker)
+	env := append(sqliteEnv(t), "PATAUTH_KAFKA_BROKERS="+brokers, "PATAUTH_REDIS_URL=redis://"+miniredis.RunT(t).Addr(), "PATAUTH_DRAIN=0s",
 		"PATAUTH_SMTP_HOST=localhost", "PATAUTH_SMTP_FROM=id@example.org", "PATAUTH_SMTP_STARTTLS=none")
 	must[any](t, env, "migrate")
-	_, err := patauth(t, env, "cron")
+	_, err = patauth(t, env, "cron")
 	require.NoError(t, err)
-	for _, workload := range []string{"app", "worker"} {
+	for _, workload := range []string{"app", "consumer", "worker"} {
 		t.Run(workload, func(t *testing.T) {
 			internal, public := free(t), free(t)
 			ctx, stop := context.WithCancel(context.Background())
