@@ -109,11 +109,13 @@ func (e envelope) json(raw []byte, into any) error {
 // event reads the data of a CloudEvent.
 func (e envelope) event(eventType string, raw []byte) (PatientEvent, error) {
 	v := PatientEvent{RecordedAt: e.Timestamp}
-	word, ok := strings.CutPrefix(eventType, "org.lis.patient.")
+	word, isOurs := strings.CutPrefix(eventType, "org.lis.patient.")
 	word, isV1 := strings.CutSuffix(word, ".v1")
-	if v.Kind, ok = kinds[word]; !ok || !isV1 {
+	kind, known := kinds[word]
+	if !isOurs || !isV1 || !known {
 		return v, quarantine("event-type")
 	}
+	v.Kind = kind
 	var d eventData
 	if err := e.json(raw, &d); err != nil {
 		return v, err

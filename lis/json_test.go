@@ -75,6 +75,7 @@ func TestRefusalsNameTheirReason(t *testing.T) {
 		{"no JSON", binary("org.lis.patient.updated.v1", `{`), "quarantine: format"},
 		{"an unknown event type", binary("org.lis.patient.sneezed.v1", `{}`), "quarantine: event-type"},
 		{"another version", binary("org.lis.patient.updated.v2", `{}`), "quarantine: event-type"},
+		{"somebody else's event", binary("updated.v1", `{}`), "quarantine: event-type"},
 		{"no identifier", binary("org.lis.patient.updated.v1", `{}`), "quarantine: no-identifier"},
 		{"a merge into nothing", binary("org.lis.patient.merged.v1", `{"identifiers":[{"namespace":"LAB1","value":"1"}]}`), "quarantine: no-identifier"},
 		{"a value of the wrong type", binary("org.lis.patient.updated.v1", `{"identifiers":[{"namespace":"LAB1","value":"1"}],"deceased":"yes"}`), "quarantine: structure"},
