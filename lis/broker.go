@@ -2,8 +2,10 @@ package lis
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"golang.org/x/sys/unix"
 )
 
 // devPartitions is how many partitions a topic of the broker below has.
@@ -13,7 +15,8 @@ const devPartitions = 3
 // tests: it keeps its records in memory and starts at offset 0 each time. Topics
 // are created. The address is that of the bootstrap server, on the loopback.
 func DevBroker(topics ...string) (brokers string, close func(), err error) {
-	cluster, err := kafka.NewMockCluster(1)
+	var cluster *kafka.MockCluster
+	hushed(func() { cluster, err = kafka.NewMockCluster(1) })
 	if err != nil {
 		return "", nil, fmt.Errorf("in-process broker: %w", err)
 	}
@@ -24,4 +27,25 @@ func DevBroker(topics ...string) (brokers string, close func(), err error) {
 		}
 	}
 	return cluster.BootstrapServers(), cluster.Close, nil
+}
+
+// hushed runs f without what it writes to standard error: the library warns
+// there that the cluster's own client knows no cluster, and cannot be told not to.
+func hushed(f func()) {
+	nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		f()
+		return
+	}
+	defer nowhere.Close()
+	stderr, err := unix.Dup(unix.Stderr)
+	if err != nil {
+		f()
+		return
+	}
+	defer unix.Close(stderr)
+	if unix.Dup2(int(nowhere.Fd()), unix.Stderr) == nil {
+		defer unix.Dup2(stderr, unix.Stderr)
+	}
+	f()
 }
