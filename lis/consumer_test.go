@@ -76,7 +76,7 @@ func outcomesIn(t *testing.T, db *storage.DB) map[string]int {
 
 func eventually(t *testing.T, want map[string]int, db *storage.DB) {
 	t.Helper()
-	require.Eventually(t, func() bool { return fmt.Sprint(want) == fmt.Sprint(outcomesIn(t, db)) }, 30*time.Second, 100*time.Millisecond, "want %v", want)
+	require.Eventually(t, func() bool { return fmt.Sprint(want) == fmt.Sprint(outcomesIn(t, db)) }, 60*time.Second, 100*time.Millisecond, "want %v", want)
 }
 
 // committed adds up the group's offsets.
@@ -136,7 +136,7 @@ func TestConsumerAppliesEachMessageOnce(t *testing.T) {
 	stop := run(t, c)
 	eventually(t, map[string]int{"applied": 600, "quarantined": 1}, l.db)
 	require.NoError(t, c.Ready(t.Context()))
-	require.Eventually(t, func() bool { return committed(t, cfg) == int64(len(messages)) }, 10*time.Second, 200*time.Millisecond,
+	require.Eventually(t, func() bool { return committed(t, cfg) == int64(len(messages)) }, 60*time.Second, 200*time.Millisecond,
 		"offsets are committed")
 	require.NoError(t, stop())
 
@@ -163,7 +163,7 @@ func TestConsumerAppliesEachMessageOnce(t *testing.T) {
 	// A new member finds nothing to do, and a replay of the topic changes nothing.
 	cfg.Group = "from-the-start"
 	stop = run(t, NewConsumer(cfg, l.db))
-	require.Eventually(t, func() bool { return committed(t, cfg) == int64(len(messages)) }, 20*time.Second, 200*time.Millisecond)
+	require.Eventually(t, func() bool { return committed(t, cfg) == int64(len(messages)) }, 60*time.Second, 200*time.Millisecond)
 	require.NoError(t, stop())
 	require.Equal(t, map[string]int{"applied": 600, "quarantined": 1}, outcomesIn(t, l.db))
 
@@ -236,13 +236,13 @@ func TestConsumerWaitsForTheDatabase(t *testing.T) {
 		messages = append(messages, adtMessage("A28", i+1, pid(fmt.Sprint(100+i), anna)))
 	}
 	publish(t, cfg, messages...)
-	require.Eventually(t, func() bool { return c.awaySince.Load() != 0 }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return c.awaySince.Load() != 0 }, 60*time.Second, 50*time.Millisecond)
 	require.NoError(t, c.Ready(t.Context()), "a short absence is no reason to leave")
 	require.Equal(t, map[string]int{"applied": 1}, outcomesIn(t, db))
 	require.LessOrEqual(t, committed(t, cfg), int64(1), "no offset runs ahead of the database")
 	wire.mend()
 	eventually(t, map[string]int{"applied": 21}, db)
-	require.Eventually(t, func() bool { return committed(t, cfg) == 21 }, 10*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return committed(t, cfg) == 21 }, 60*time.Second, 100*time.Millisecond)
 	require.NoError(t, stop())
 	require.Equal(t, storage.LabActive, l.record("119").Status)
 }
@@ -377,7 +377,7 @@ func TestTwoConsumersShareTheTopic(t *testing.T) {
 	stopSecond := run(t, NewConsumer(cfg, db))
 	publish(t, cfg, messages[150:]...)
 	eventually(t, map[string]int{"applied": 300}, db)
-	require.Eventually(t, func() bool { return committed(t, cfg) == 300 }, 10*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return committed(t, cfg) == 300 }, 60*time.Second, 100*time.Millisecond)
 	require.NoError(t, stopFirst())
 	require.NoError(t, stopSecond())
 }

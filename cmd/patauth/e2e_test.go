@@ -34,6 +34,7 @@ func TestNewcomer(t *testing.T) {
 	p.sees("current-password")
 	p.shot("login")
 	p.press(`a[href^="/register"]`)
+	p.waits(`/register`, `form[action="/register"] button`)
 	p.fill("email", email)
 	p.fill("given-name", "Grace")
 	p.fill("family-name", "Example")
