@@ -21,9 +21,18 @@ type AuditEvent struct {
 // TableName names the table.
 func (AuditEvent) TableName() string { return "audit_event" }
 
-// Audit appends e; ID and At are filled in.
+type requestKey struct{}
+
+// WithRequestID is ctx on behalf of a request: the audit names it, so that a fact
+// and the log line of its request find each other.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestKey{}, id)
+}
+
+// Audit appends e; ID, At and RequestID are filled in.
 func (db *DB) Audit(ctx context.Context, e AuditEvent) error {
 	e.ID, e.At = NewID(), Now()
+	e.RequestID, _ = ctx.Value(requestKey{}).(string)
 	return mapErr(db.g(ctx).Create(&e).Error)
 }
 

@@ -238,6 +238,10 @@ func TestRevocation(t *testing.T) {
 	require.Equal(t, 200, status)
 	status, _ = h.post("/oauth2/revoke", h.portal, h.secret, url.Values{"token": {body["refresh_token"].(string)}, "token_type_hint": {"access_token"}})
 	require.Equal(t, 200, status)
+	audit, err := h.db.AuditOf(context.Background(), h.patient.ID, 1)
+	require.NoError(t, err)
+	require.Equal(t, "grant.revoked", audit[0].Event)
+	require.NotEmpty(t, audit[0].RequestID, "the audit names the request")
 	require.Equal(t, map[string]any{"active": false}, h.introspection(t, body["access_token"]))
 	require.Equal(t, map[string]any{"active": false}, h.introspection(t, body["refresh_token"]))
 }

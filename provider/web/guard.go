@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/pat-authenticate/patauth/storage"
 )
 
 // contentPolicy lets a page use this site's own script, style and pictures, and
@@ -32,7 +34,7 @@ func (s *Site) record(next http.Handler) http.Handler {
 		rec := &record{ResponseWriter: w, start: time.Now(), face: faceOf(r.URL.Path)}
 		rec.id, rec.ip = s.origin(r)
 		w.Header().Set("X-Request-Id", rec.id)
-		r = r.WithContext(context.WithValue(r.Context(), recordKey{}, rec))
+		r = r.WithContext(storage.WithRequestID(context.WithValue(r.Context(), recordKey{}, rec), rec.id))
 		defer rec.finish(r.Context(), r.Method)
 		defer func() {
 			p := recover()
