@@ -80,6 +80,13 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 	for _, m := range all {
 		list = append(list, goose.NewGoMigration(m.version, &goose.GoFunc{
 			RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				if db.dialect == "postgres" {
+					// A step may take its time, but must not make requests queue up behind
+					// a lock that it waits for.
+					if _, err := tx.ExecContext(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '2s'"); err != nil {
+						return err
+					}
+				}
 				_, err := tx.ExecContext(ctx, m.sql)
 				return err
 			},
