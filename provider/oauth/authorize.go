@@ -116,9 +116,9 @@ func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, 
 		return a, request{}, err
 	}
 	web.Note(r.Context(), "client_id", c.ID)
-	q, err := read(c, a.Params, o.issuer, o.keys)
-	q.requestedAt, q.denied = a.RequestedAt, a.DeniedAt != nil
-	return a, q, err
+	q, fault := read(c, a.Params, o.issuer, o.keys)
+	q.requestedAt, q.denied, q.fault = a.RequestedAt, a.DeniedAt != nil, fault
+	return a, q, nil
 }
 
 // Dispatch handles GET /oauth2/auth/{id}: it asks next and sends the browser

@@ -27,7 +27,7 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := session.From(r.Context()); !ok {
+	if _, ok := session.From(r.Context()); !ok || q.fault != nil {
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
 	}
 	view := consentView{Request: a.ID, Client: q.client.Name, Origin: q.redirect.Scheme + "://" + q.redirect.Host}

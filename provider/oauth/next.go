@@ -31,6 +31,9 @@ type facts struct {
 // reload, a second tab and the back button are no special cases. A fact counts
 // when it is newer than q needs.
 func next(q request, f facts, now time.Time) (step, error) {
+	if q.fault != nil {
+		return 0, q.fault
+	}
 	if q.denied {
 		return 0, web.ErrDenied
 	}

@@ -84,6 +84,7 @@ func TestNext(t *testing.T) {
 
 		{"the hint is about the patient", portal(hint("ada"), firstParty), facts{session: signedIn(before, "pwd")}, stepIssue, nil},
 		{"the hint is about somebody else", portal(hint("eve"), firstParty), facts{session: signedIn(before, "pwd")}, 0, web.ErrLogin},
+		{"what was good when it came no longer is", portal(func(q *request) { q.fault = errTarget }), facts{session: signedIn(before, "pwd")}, 0, errTarget},
 		{"the patient said no", portal(func(q *request) { q.denied = true }), facts{session: signedIn(before, "pwd")}, 0, web.ErrDenied},
 	} {
 		got, err := next(c.q, c.f, after)

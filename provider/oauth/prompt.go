@@ -33,6 +33,9 @@ type request struct {
 	phishing    bool
 	requestedAt time.Time
 	denied      bool
+	// fault is what is wrong with it by now: the client or our keys may have
+	// changed since it came.
+	fault error
 }
 
 // Scopes lists the scopes the provider knows; others are ignored
