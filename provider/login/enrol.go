@@ -24,11 +24,7 @@ type enrolView struct {
 
 // GetEnrol lists the factors that can be set up. GET /login/enrol
 func (l *Login) GetEnrol(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -44,11 +40,7 @@ func (l *Login) GetEnrol(w http.ResponseWriter, r *http.Request) error {
 
 // GetEnrolFactor offers one factor. GET /login/enrol/{factor}
 func (l *Login) GetEnrolFactor(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -78,11 +70,7 @@ func (l *Login) showOffer(w http.ResponseWriter, r *http.Request, status int, f 
 // too. POST /login/enrol/{factor}
 func (l *Login) PostEnrolFactor(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

@@ -20,11 +20,7 @@ type passwordView struct {
 
 // GetPassword offers to change the password. GET /login/password
 func (l *Login) GetPassword(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -44,11 +40,7 @@ func (l *Login) GetPassword(w http.ResponseWriter, r *http.Request) error {
 // POST /login/password
 func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

@@ -49,11 +49,7 @@ type registerView struct {
 
 // GetRegister shows the form. GET /register
 func (l *Login) GetRegister(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -66,11 +62,7 @@ func (l *Login) GetRegister(w http.ResponseWriter, r *http.Request) error {
 // mailbox learns the difference.
 func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

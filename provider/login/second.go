@@ -22,11 +22,7 @@ type secondView struct {
 
 // GetSecond asks for a second factor. GET /login/second
 func (l *Login) GetSecond(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -63,11 +59,7 @@ const flowTries = 5
 // PostSecond checks a second factor. POST /login/second
 func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

@@ -22,11 +22,7 @@ type signinView struct {
 
 // GetLogin asks who it is. GET /login
 func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -52,11 +48,7 @@ func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v 
 // that rests after failures get one answer, after the same work.
 func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

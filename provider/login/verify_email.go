@@ -170,11 +170,7 @@ type resendView struct {
 
 // GetResend offers the mail again. GET /verify-email/resend
 func (l *Login) GetResend(w http.ResponseWriter, r *http.Request) error {
-	q, err := web.Query(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(q)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
@@ -185,11 +181,7 @@ func (l *Login) GetResend(w http.ResponseWriter, r *http.Request) error {
 // say. POST /verify-email/resend
 func (l *Login) PostResend(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, err := web.Form(r)
-	if err != nil {
-		return err
-	}
-	flow, err := web.FlowOf(form)
+	form, flow, err := web.FormFlow(r)
 	if err != nil {
 		return err
 	}

@@ -14,23 +14,12 @@ import (
 // Introspect handles POST /oauth2/introspect (RFC 7662). Only clients that are
 // registered for it may ask, and a token that is not for them is not active.
 func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
-	form, err := o.clientForm(r)
-	if err != nil {
+	caller, token, err := o.aboutToken(w, r)
+	if err != nil || token == "" {
 		return err
 	}
-	caller, err := o.authenticate(r.Context(), r, form)
-	if err != nil {
-		o.fail(w, r, err)
-		return nil
-	}
-	web.Note(r.Context(), "client_id", caller.ID)
 	if caller.Public() || !caller.CanIntrospect {
 		o.fail(w, r, errClient.WithHint("The client may not introspect tokens."))
-		return nil
-	}
-	token := form.Get("token")
-	if token == "" {
-		o.fail(w, r, fosite.ErrInvalidRequest.WithHint("token is missing."))
 		return nil
 	}
 	answer, err := o.introspect(r, caller, token)
@@ -40,6 +29,25 @@ func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, http.StatusOK, answer)
 	return nil
+}
+
+// aboutToken reads a client's request about a token. An empty token means that
+// the request was answered.
+func (o *OAuth) aboutToken(w http.ResponseWriter, r *http.Request) (caller storage.Client, token string, err error) {
+	form, err := o.clientForm(r)
+	if err != nil {
+		return caller, "", err
+	}
+	caller, err = o.authenticate(r.Context(), r, form)
+	if err != nil {
+		o.fail(w, r, err)
+		return caller, "", nil
+	}
+	web.Note(r.Context(), "client_id", caller.ID)
+	if form.Get("token") == "" {
+		o.fail(w, r, fosite.ErrInvalidRequest.WithHint("token is missing."))
+	}
+	return caller, form.Get("token"), nil
 }
 
 // introspect describes a live token; for anything else it says

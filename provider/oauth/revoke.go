@@ -7,27 +7,15 @@ import (
 
 	"github.com/ory/fosite"
 
-	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
 // Revoke handles POST /oauth2/revoke (RFC 7009). An unknown token is answered
 // like a revoked one; only an absent database is an error.
 func (o *OAuth) Revoke(w http.ResponseWriter, r *http.Request) error {
-	form, err := o.clientForm(r)
-	if err != nil {
+	caller, token, err := o.aboutToken(w, r)
+	if err != nil || token == "" {
 		return err
-	}
-	caller, err := o.authenticate(r.Context(), r, form)
-	if err != nil {
-		o.fail(w, r, err)
-		return nil
-	}
-	web.Note(r.Context(), "client_id", caller.ID)
-	token := form.Get("token")
-	if token == "" {
-		o.fail(w, r, fosite.ErrInvalidRequest.WithHint("token is missing."))
-		return nil
 	}
 	if err := o.revoke(r, caller, token); err != nil {
 		o.fail(w, r, err)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"net/http"
 	"net/url"
 	"strings"
 )
@@ -33,6 +34,20 @@ func FlowOf(v url.Values) (Flow, error) {
 		return Flow{}, Invalid("to", "not together with request")
 	}
 	return f, nil
+}
+
+// QueryFlow is Query and the Flow in it.
+func QueryFlow(r *http.Request) (url.Values, Flow, error) { return withFlow(Query(r)) }
+
+// FormFlow is Form and the Flow in it.
+func FormFlow(r *http.Request) (url.Values, Flow, error) { return withFlow(Form(r)) }
+
+func withFlow(v url.Values, err error) (url.Values, Flow, error) {
+	if err != nil {
+		return nil, Flow{}, err
+	}
+	f, err := FlowOf(v)
+	return v, f, err
 }
 
 // isID reports whether id looks like one of storage.NewID: [A-Z2-7]{26}.
