@@ -2,6 +2,7 @@ package lis
 
 import (
 	"strings"
+	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 )
@@ -17,6 +18,11 @@ type Config struct {
 	// for a member that comes and goes.
 	Instance string
 	Reading  Reading
+
+	// session is after how long without a word a member counts as gone; 45 s where
+	// it is zero. Only tests shorten it: the broker for development sometimes waits
+	// for it when a second member joins.
+	session time.Duration
 
 	Mechanism string // PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; empty without SASL
 	Username  string
@@ -60,6 +66,10 @@ func (c Config) client() kafka.ConfigMap {
 // has the records.
 func (c Config) consumer() *kafka.ConfigMap {
 	m := c.client()
+	session := c.session
+	if session == 0 {
+		session = 45 * time.Second
+	}
 	for k, v := range map[string]kafka.ConfigValue{
 		"group.id":                      c.Group,
 		"enable.auto.commit":            true,
@@ -67,7 +77,7 @@ func (c Config) consumer() *kafka.ConfigMap {
 		"enable.auto.offset.store":      false,
 		"auto.offset.reset":             "earliest",
 		"partition.assignment.strategy": "cooperative-sticky",
-		"session.timeout.ms":            45000,
+		"session.timeout.ms":            int(session.Milliseconds()),
 		"heartbeat.interval.ms":         3000,
 		"max.poll.interval.ms":          300000,
 		"isolation.level":               "read_committed",

@@ -30,7 +30,7 @@ func testFeed(t *testing.T) Config {
 	brokers, stop, err := DevBroker("lis.patient.v1", "lis.patient.v1.dlq")
 	require.NoError(t, err)
 	t.Cleanup(stop)
-	return Config{Brokers: []string{brokers}, Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"}
+	return Config{Brokers: []string{brokers}, Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient", session: 10 * time.Second}
 }
 
 // run consumes until stop, which returns what Run returned.
