@@ -10,6 +10,7 @@ import (
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/login"
 	"github.com/pat-authenticate/patauth/provider/oauth"
+	"github.com/pat-authenticate/patauth/provider/outbound"
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -22,6 +23,10 @@ type Config struct {
 	Site    *web.Site
 	Session session.Config
 	Login   login.Config
+	// Registration says who may register clients, and Outbound which of their
+	// servers are reached.
+	Registration oauth.Registration
+	Outbound     *outbound.Client
 	// Development, if any, serves the paths below /dev/.
 	Development http.Handler
 }
@@ -35,7 +40,9 @@ func New(c Config) (http.Handler, error) {
 	}
 	r := rooms{
 		site: c.Site, sessions: sessions, login: signin,
-		oauth:   oauth.New(oauth.Config{DB: c.DB, Keys: c.Keys, Site: c.Site}),
+		oauth: oauth.New(oauth.Config{
+			DB: c.DB, Keys: c.Keys, Site: c.Site, Registration: c.Registration, Outbound: c.Outbound,
+		}),
 		account: account.New(sessions),
 	}
 	return web.Chain(c.Site, r.routes(c.Development)), nil

@@ -22,7 +22,10 @@ type AuthRequest struct {
 	RequestedAt time.Time
 	ExpiresAt   time.Time
 	DeniedAt    *time.Time
-	IssuedAt    *time.Time
+	// DeviceID names the device that waits for the answer, where no browser does
+	// (RFC 8628).
+	DeviceID string
+	IssuedAt *time.Time
 }
 
 // TableName names the table.

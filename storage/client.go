@@ -5,6 +5,8 @@ import (
 	"crypto/hmac"
 	"database/sql/driver"
 	"encoding/json"
+	"net/url"
+	"slices"
 	"time"
 )
 
@@ -34,8 +36,8 @@ type Client struct {
 	ID   string
 	Name string
 	// AuthMethods are the ways the client may authenticate at the token endpoint,
-	// one per request: "none" alone for public clients, else
-	// "client_secret_basic", "client_secret_post" or both.
+	// one per request: "none" alone for public clients, else "private_key_jwt"
+	// alone, "client_secret_basic", "client_secret_post" or the last two.
 	AuthMethods Words
 	// Secrets are keyed digests; two may be live at once, for rotation.
 	Secrets                JSON[[]ClientSecret]
@@ -46,14 +48,89 @@ type Client struct {
 	// Audience lists the resources (RFC 8707) the client may ask tokens for, and,
 	// for a resource server, those it answers to.
 	Audience   Strings
-	IDTokenAlg string // ES256 or RS256
+	IDTokenAlg string // one of keys.Algorithms
 	// CanIntrospect marks a resource server (RFC 7662, Section 2.1).
 	CanIntrospect bool
 	// FirstParty spares the patient the consent page.
 	FirstParty bool
-	CreatedAt  time.Time
-	DisabledAt *time.Time
+	// Metadata is what the client registered besides.
+	Metadata ClientMetadata
+	// Origins are the web origins whose scripts may call the endpoints of clients.
+	// Where none are named, those of a public client's redirect URIs are.
+	Origins Strings
+	// Registration is the Digest of the registration access token, nil for a
+	// client that an operator has registered (RFC 7592, Section 1.2).
+	Registration []byte
+	CreatedAt    time.Time
+	DisabledAt   *time.Time
 }
+
+// ClientMetadata is metadata that no query asks for, under the names of RFC
+// 7591, Section 2, OpenID Connect Registration 1.0, Section 2, and the logout
+// specifications; the last four are ours. The zero value is what a client has
+// that registered nothing.
+type ClientMetadata struct {
+	ApplicationType string          `json:"application_type,omitempty"` // web (""), native
+	JWKS            json.RawMessage `json:"jwks,omitempty"`
+	JWKSURI         string          `json:"jwks_uri,omitempty"`
+	// TokenEndpointAuthSigningAlg is the one algorithm of the client's
+	// assertions; "" allows each that we take.
+	TokenEndpointAuthSigningAlg string `json:"token_endpoint_auth_signing_alg,omitempty"`
+	// SubjectType is public ("") or pairwise; Sector is the host that a pairwise
+	// sub is made for (OpenID Connect Core, Section 8.1).
+	SubjectType         string `json:"subject_type,omitempty"`
+	SectorIdentifierURI string `json:"sector_identifier_uri,omitempty"`
+	Sector              string `json:"sector,omitempty"`
+
+	UserinfoSignedResponseAlg      string `json:"userinfo_signed_response_alg,omitempty"`      // "" is plain JSON
+	IntrospectionSignedResponseAlg string `json:"introspection_signed_response_alg,omitempty"` // "" is RS256
+
+	DefaultMaxAge    *int    `json:"default_max_age,omitempty"` // seconds
+	RequireAuthTime  bool    `json:"require_auth_time,omitempty"`
+	DefaultACRValues Strings `json:"default_acr_values,omitempty"`
+	InitiateLoginURI string  `json:"initiate_login_uri,omitempty"`
+	ClientURI        string  `json:"client_uri,omitempty"`
+	LogoURI          string  `json:"logo_uri,omitempty"`
+	PolicyURI        string  `json:"policy_uri,omitempty"`
+	TOSURI           string  `json:"tos_uri,omitempty"`
+	Contacts         Strings `json:"contacts,omitempty"`
+
+	BackchannelLogoutURI              string `json:"backchannel_logout_uri,omitempty"`
+	BackchannelLogoutSessionRequired  bool   `json:"backchannel_logout_session_required,omitempty"`
+	FrontchannelLogoutURI             string `json:"frontchannel_logout_uri,omitempty"`
+	FrontchannelLogoutSessionRequired bool   `json:"frontchannel_logout_session_required,omitempty"`
+
+	// AccessTokenSignedResponseAlg makes access tokens JWTs (RFC 9068): those of
+	// the client, or, for a resource server, those for its resources. "" is opaque.
+	AccessTokenSignedResponseAlg string `json:"access_token_signed_response_alg,omitempty"`
+	// RequireACR is the weakest authentication the client accepts.
+	RequireACR string `json:"require_acr,omitempty"`
+	// PKCEExempt lets a confidential client go without PKCE, for conformance tests.
+	PKCEExempt bool      `json:"pkce_exempt,omitempty"`
+	Lifetimes  Lifetimes `json:"lifetimes,omitzero"`
+}
+
+// Lifetimes are in seconds; 0 is the default.
+type Lifetimes struct {
+	AccessToken int `json:"access_token,omitempty"`
+	IDToken     int `json:"id_token,omitempty"`
+	RefreshIdle int `json:"refresh_idle,omitempty"` // a refresh token that is not used
+	Grant       int `json:"grant,omitempty"`        // everything, however much it is used
+}
+
+// Value writes the metadata as JSON text.
+func (m ClientMetadata) Value() (driver.Value, error) { return JSON[metadata]{metadata(m)}.Value() }
+
+// Scan reads the metadata from JSON text.
+func (m *ClientMetadata) Scan(src any) error {
+	var j JSON[metadata]
+	err := j.Scan(src)
+	*m = ClientMetadata(j.V)
+	return err
+}
+
+// metadata is ClientMetadata without methods.
+type metadata ClientMetadata
 
 // ClientSecret is one live secret of a client.
 type ClientSecret struct {
@@ -100,11 +177,46 @@ func (db *DB) CreateClient(ctx context.Context, c *Client) error {
 	if c.ID == "" {
 		c.ID = "c-" + NewID()
 	}
+	c.CreatedAt = Now()
+	c.complete()
+	return mapErr(db.g(ctx).Create(c).Error)
+}
+
+// complete fills in what follows from the rest.
+func (c *Client) complete() {
 	if c.IDTokenAlg == "" {
 		c.IDTokenAlg = "ES256"
 	}
-	c.CreatedAt = Now()
-	return mapErr(db.g(ctx).Create(c).Error)
+	if len(c.Origins) > 0 || !c.Public() {
+		return
+	}
+	for _, uri := range c.RedirectURIs {
+		u, err := url.Parse(uri)
+		if err == nil && (u.Scheme == "https" || u.Scheme == "http") && !slices.Contains(c.Origins, u.Scheme+"://"+u.Host) {
+			c.Origins = append(c.Origins, u.Scheme+"://"+u.Host)
+		}
+	}
+}
+
+// UpdateClient writes everything about c but its ID and times; ErrNotFound
+// where it is disabled or gone.
+func (db *DB) UpdateClient(ctx context.Context, c *Client) error {
+	c.complete()
+	return foundOne(db.g(ctx).Model(&Client{}).Where("id = ? AND disabled_at IS NULL", c.ID).
+		Select("*").Omit("id", "created_at", "disabled_at").Updates(c))
+}
+
+// DeleteClient shuts a client for good and ends every grant it holds. The row
+// stays, so that nobody gets its id and the audit can name it.
+func (db *DB) DeleteClient(ctx context.Context, id string, now time.Time) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
+		r := db.g(ctx).Model(&Client{}).Where("id = ? AND disabled_at IS NULL", id).
+			Updates(map[string]any{"disabled_at": now, "registration": nil, "secrets": "[]"})
+		if err := foundOne(r); err != nil {
+			return err
+		}
+		return db.revokeGrants(ctx, now, "client deleted", "client_id = ?", id)
+	})
 }
 
 // Client finds a client that is not disabled.
@@ -112,6 +224,24 @@ func (db *DB) Client(ctx context.Context, id string) (Client, error) {
 	var c Client
 	err := db.g(ctx).Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error
 	return c, mapErr(err)
+}
+
+// ResourceServers lists the clients that may introspect: they answer to their
+// Audience.
+func (db *DB) ResourceServers(ctx context.Context) ([]Client, error) {
+	var out []Client
+	return out, mapErr(db.g(ctx).Where("can_introspect AND disabled_at IS NULL").Order("id").Find(&out).Error)
+}
+
+// KnowsOrigin reports whether any client has named the web origin.
+func (db *DB) KnowsOrigin(ctx context.Context, origin string) (bool, error) {
+	quoted, err := json.Marshal(origin)
+	if err != nil {
+		return false, err
+	}
+	var n int64
+	err = db.g(ctx).Model(&Client{}).Where("disabled_at IS NULL AND replace(origins, ?, '') <> origins", string(quoted)).Count(&n).Error
+	return n > 0, mapErr(err)
 }
 
 // ListClients lists all clients by id.

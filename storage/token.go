@@ -28,6 +28,28 @@ type Grant struct {
 	ExpiresAt time.Time // absolute; no rotation extends it
 	RevokedAt *time.Time
 	Reason    string
+	// Subject is the sub that the client is told, "" for the patient's own id.
+	Subject string
+	// Claims are those asked for one by one.
+	Claims JSON[Claims]
+}
+
+// Claims names claims that a client asked for besides its scopes (OpenID
+// Connect Core, Section 5.5).
+type Claims struct {
+	IDToken  []string `json:"id_token,omitempty"`
+	UserInfo []string `json:"userinfo,omitempty"`
+}
+
+// Sub is what the client calls whom the grant is about: the patient, or itself.
+func (g Grant) Sub() string {
+	switch {
+	case g.Subject != "":
+		return g.Subject
+	case g.PatientID != "":
+		return g.PatientID
+	}
+	return g.ClientID
 }
 
 // TableName names the table.
@@ -132,7 +154,7 @@ func (db *DB) Grant(ctx context.Context, id string, now time.Time) (Grant, error
 		Alive bool
 	}
 	err := db.g(ctx).Raw(`SELECT g.id, g.client_id, g.patient_id, g.session_id, g.scopes, g.audience, g.offline,
-			g.auth_time, g.acr, g.amr, g.created_at, g.expires_at, g.revoked_at, g.reason,
+			g.auth_time, g.acr, g.amr, g.created_at, g.expires_at, g.revoked_at, g.reason, g.subject, g.claims,
 			coalesce(g.revoked_at IS NULL AND g.expires_at > ? AND p.disabled_at IS NULL AND c.disabled_at IS NULL
 			 AND (g.offline OR (s.ended_at IS NULL AND s.expires_at > ?)), FALSE) AS alive
 		FROM oauth_grant g

@@ -8,6 +8,9 @@ import (
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/admin"
 	"github.com/pat-authenticate/patauth/provider/keys"
+	"github.com/pat-authenticate/patauth/provider/oauth"
+	"github.com/pat-authenticate/patauth/provider/outbound"
+	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks"
 )
@@ -45,7 +48,7 @@ func (c *command) app() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		public, err := provider.New(provider.Config{DB: db, Keys: signing, Site: site, Session: config.Session, Login: config.Login})
+		public, err := provider.New(config.provider(db, signing, site))
 		if err != nil {
 			return err
 		}
@@ -70,6 +73,24 @@ func (c *command) app() *cobra.Command {
 		return run(ctx, health, config.Drain,
 			serve(open, public, nil), internal, signing.Run, tasks.NewRelay(db, redis).Run)
 	})
+}
+
+// provider is what the public listener is put together from.
+func (c Config) provider(db *storage.DB, signing *keys.Keys, site *web.Site) provider.Config {
+	p := provider.Config{
+		DB: db, Keys: signing, Site: site, Session: c.Session, Login: c.Login, Outbound: c.outbound(),
+		Registration: oauth.Registration{Open: c.Registration.Mode == "open"},
+	}
+	if c.Registration.Mode == "token" {
+		p.Registration.Token = string(c.Registration.Token)
+	}
+	return p
+}
+
+// outbound reaches the servers of clients. Validate has seen the networks.
+func (c Config) outbound() *outbound.Client {
+	networks, _ := web.ParseProxies(c.Outbound.Networks)
+	return outbound.New(outbound.Config{Networks: networks})
 }
 
 // internalJob answers for the process's health on the internal listener.

@@ -30,16 +30,18 @@ type Config struct {
 	// no, so that nobody is sent here who would not be served. Default 5s.
 	Drain time.Duration `yaml:"drain" env:"DRAIN"`
 
-	Storage   StorageConfig   `yaml:"storage" envPrefix:"STORAGE_"`
-	Redis     RedisConfig     `yaml:"redis" envPrefix:"REDIS_"`
-	Kafka     KafkaConfig     `yaml:"kafka" envPrefix:"KAFKA_"`
-	LIS       LISConfig       `yaml:"lis" envPrefix:"LIS_"`
-	SMTP      SMTPConfig      `yaml:"smtp" envPrefix:"SMTP_"`
-	Session   session.Config  `yaml:"session" envPrefix:"SESSION_"`
-	Login     login.Config    `yaml:"login" envPrefix:"LOGIN_"`
-	Admin     AdminConfig     `yaml:"admin" envPrefix:"ADMIN_"`
-	Templates TemplatesConfig `yaml:"templates" envPrefix:"TEMPLATES_"`
-	Log       LogConfig       `yaml:"log" envPrefix:"LOG_"`
+	Storage      StorageConfig      `yaml:"storage" envPrefix:"STORAGE_"`
+	Redis        RedisConfig        `yaml:"redis" envPrefix:"REDIS_"`
+	Kafka        KafkaConfig        `yaml:"kafka" envPrefix:"KAFKA_"`
+	LIS          LISConfig          `yaml:"lis" envPrefix:"LIS_"`
+	SMTP         SMTPConfig         `yaml:"smtp" envPrefix:"SMTP_"`
+	Session      session.Config     `yaml:"session" envPrefix:"SESSION_"`
+	Login        login.Config       `yaml:"login" envPrefix:"LOGIN_"`
+	Registration RegistrationConfig `yaml:"registration" envPrefix:"REGISTRATION_"`
+	Outbound     OutboundConfig     `yaml:"outbound" envPrefix:"OUTBOUND_"`
+	Admin        AdminConfig        `yaml:"admin" envPrefix:"ADMIN_"`
+	Templates    TemplatesConfig    `yaml:"templates" envPrefix:"TEMPLATES_"`
+	Log          LogConfig          `yaml:"log" envPrefix:"LOG_"`
 }
 
 // StorageConfig says where the data is.
@@ -117,6 +119,23 @@ type AdminConfig struct {
 	Token Secret `yaml:"token" env:"TOKEN"`
 }
 
+// RegistrationConfig says who may register clients by themselves (RFC 7591).
+type RegistrationConfig struct {
+	// Mode is off (the default), token for who presents the initial access
+	// token, or open for anybody.
+	Mode string `yaml:"mode" env:"MODE"`
+	// Token is the initial access token, at least 32 characters.
+	Token Secret `yaml:"token" env:"TOKEN"`
+}
+
+// OutboundConfig says which servers of clients may be asked and told: their
+// keys, sectors and sign-outs.
+type OutboundConfig struct {
+	// Networks may be reached besides public addresses, such as 10.0.0.0/8 for
+	// portals of the same cluster. 127.0.0.0/8 is for tests in development mode.
+	Networks []string `yaml:"networks" env:"NETWORKS"`
+}
+
 // TemplatesConfig changes how it looks.
 type TemplatesConfig struct {
 	// Dir is laid over the built-in pages, mails and texts, file by file.
@@ -141,6 +160,6 @@ func defaults() Config {
 		Storage: StorageConfig{MaxConns: 10},
 		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
 		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
-		Session: session.Defaults(), Login: login.Defaults(),
+		Session: session.Defaults(), Login: login.Defaults(), Registration: RegistrationConfig{Mode: "off"},
 	}
 }

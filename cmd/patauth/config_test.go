@@ -132,6 +132,12 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"SMTP_USERNAME=x", "smtp: username and password"},
 		{"SMTP_STARTTLS=none", "smtp.starttls: must be mandatory in production"},
 		{"ADMIN_TOKEN=short", "admin.token"},
+		{"REGISTRATION_MODE=perhaps", "registration.mode"},
+		{"REGISTRATION_MODE=token", "registration.token"},
+		{"OUTBOUND_NETWORKS=10.0.0.0/8,192.168.0.0/16", ""},
+		{"OUTBOUND_NETWORKS=everywhere", "outbound.networks: each"},
+		{"OUTBOUND_NETWORKS=127.0.0.1/32", "outbound.networks: loopback"},
+		{"OUTBOUND_NETWORKS=0.0.0.0/0", "outbound.networks: loopback"},
 		{"TEMPLATES_DIR=no/such/dir", "templates.dir"},
 		{"SESSION_IDLE=2h", "session.idle"},
 	} {

@@ -158,9 +158,9 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
-	pages, err := provider.New(provider.Config{
-		DB: db, Keys: signing, Site: site, Session: config.Session, Login: config.Login, Development: mails,
-	})
+	front := config.provider(db, signing, site)
+	front.Development = mails
+	pages, err := provider.New(front)
 	if err != nil {
 		return err
 	}

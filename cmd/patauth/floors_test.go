@@ -30,7 +30,7 @@ var floors = map[string]int{
 
 	"provider/session": 2,
 
-	"provider/web": 1, "provider/keys": 1, "lis/match": 1, "storage/storagetest": 1,
+	"provider/web": 1, "provider/keys": 1, "provider/outbound": 1, "lis/match": 1, "storage/storagetest": 1,
 
 	"storage": 0, "templates": 0, "tasks/queue": 0,
 }

@@ -25,6 +25,7 @@ func (c Config) Validate(workload string) error {
 	prod := c.Mode != development
 	dsn, redis, sec := string(c.Storage.DSN), string(c.Redis.URL), c.Kafka.Security
 	_, queue := tasks.ParseRedis(redis)
+	outside, networks := web.ParseProxies(c.Outbound.Networks)
 	_, proxies := web.ParseProxies(c.TrustedProxies)
 	var problems []error
 	for _, row := range []struct {
@@ -71,6 +72,10 @@ func (c Config) Validate(workload string) error {
 		{!slices.Contains([]string{"mandatory", "none"}, c.SMTP.StartTLS), "smtp.starttls: must be mandatory or none"},
 		{prod && c.SMTP.StartTLS != "mandatory", "smtp.starttls: must be mandatory in production mode"},
 		{c.Admin.Token != "" && len(c.Admin.Token) < 32, "admin.token: must have at least 32 characters"},
+		{!slices.Contains([]string{"off", "token", "open"}, c.Registration.Mode), "registration.mode: must be off, token or open"},
+		{need(c.Registration.Mode == "token" && len(c.Registration.Token) < 32, "app"), "registration.token: must have at least 32 characters"},
+		{networks != nil, "outbound.networks: each must be a network such as 10.0.0.0/8, or an address"},
+		{prod && reachesLoopback(outside), "outbound.networks: loopback is for development mode"},
 		{c.Templates.Dir != "" && !isDir(c.Templates.Dir), "templates.dir: is not a directory"},
 	} {
 		if row.bad {
@@ -78,6 +83,14 @@ func (c Config) Validate(workload string) error {
 		}
 	}
 	return errors.Join(append(problems, c.Session.Validate(), c.Login.Validate())...)
+}
+
+// reachesLoopback reports whether networks overlap with this machine's own.
+func reachesLoopback(networks []netip.Prefix) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
+		return p.Overlaps(netip.MustParsePrefix("127.0.0.0/8")) || p.Overlaps(netip.MustParsePrefix("::1/128")) ||
+			p.Overlaps(netip.MustParsePrefix("::ffff:127.0.0.0/104"))
+	})
 }
 
 func (s KafkaSecurityConfig) encrypted() bool { return s.TLS || s.CA != "" || s.Cert != "" }

@@ -25,6 +25,7 @@ import (
 	"github.com/ory/fosite/handler/pkce"
 
 	"github.com/pat-authenticate/patauth/provider/keys"
+	"github.com/pat-authenticate/patauth/provider/outbound"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
@@ -44,20 +45,36 @@ type Config struct {
 	DB   *storage.DB
 	Keys *keys.Keys
 	Site *web.Site
+	// Registration says who may register clients.
+	Registration Registration
+	// Outbound reaches the servers of clients.
+	Outbound *outbound.Client
+}
+
+// Registration is the policy of dynamic client registration (RFC 7591, Section 3).
+type Registration struct {
+	Open bool
+	// Token is the initial access token; "" where none opens it.
+	Token string
 }
 
 // OAuth answers the protocol's endpoints. It is safe for concurrent use.
 type OAuth struct {
-	db     *storage.DB
-	keys   *keys.Keys
-	site   *web.Site
-	issuer string
-	fosite *fosite.Fosite
+	db           *storage.DB
+	keys         *keys.Keys
+	site         *web.Site
+	issuer       string
+	registration Registration
+	outbound     *outbound.Client
+	fosite       *fosite.Fosite
 }
 
 // New composes the provider.
 func New(c Config) *OAuth {
-	o := &OAuth{db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer}
+	o := &OAuth{
+		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
+		registration: c.Registration, outbound: c.Outbound,
+	}
 	o.fosite = o.compose()
 	return o
 }
