@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
@@ -18,7 +19,10 @@ import (
 // client shows a registered client to fosite.
 type client struct{ storage.Client }
 
-var _ fosite.ResponseModeClient = client{}
+var (
+	_ fosite.ResponseModeClient             = client{}
+	_ fosite.ClientWithCustomTokenLifespans = client{}
+)
 
 func (c client) GetID() string                      { return c.ID }
 func (c client) GetHashedSecret() []byte            { return nil }
@@ -30,6 +34,22 @@ func (c client) IsPublic() bool                     { return c.Public() }
 func (c client) GetAudience() fosite.Arguments      { return fosite.Arguments(c.Audience) }
 func (c client) GetResponseModes() []fosite.ResponseModeType {
 	return []fosite.ResponseModeType{fosite.ResponseModeQuery, fosite.ResponseModeFormPost}
+}
+
+// GetEffectiveLifespan is how long a token of the client lives.
+func (c client) GetEffectiveLifespan(_ fosite.GrantType, kind fosite.TokenType, usual time.Duration) time.Duration {
+	l := c.Metadata.Lifetimes
+	return lifetime(map[fosite.TokenType]int{
+		fosite.AccessToken: l.AccessToken, fosite.IDToken: l.IDToken, fosite.RefreshToken: l.RefreshIdle,
+	}[kind], usual)
+}
+
+// lifetime is seconds, or the usual time where none were registered.
+func lifetime(seconds int, usual time.Duration) time.Duration {
+	if seconds <= 0 {
+		return usual
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // errClient is the one answer to every failed client authentication, so that an

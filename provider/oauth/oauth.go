@@ -7,8 +7,8 @@
 // and fosite issues a code. There is no stored step: every fact carries its
 // time, and a fact counts when it is newer than the request needs.
 //
-// fosite is composed by hand: code, refresh, client credentials, OpenID
-// Connect and PKCE, over one store (store.go) that keeps digests only and
+// fosite is composed by hand: code, refresh, client credentials and OpenID
+// Connect, over one store (store.go) that keeps digests only and
 // spends codes and refresh tokens by conditional update. What fosite v0.49.0
 // gets wrong is mended in front of it or behind it, never inside.
 package oauth
@@ -22,7 +22,6 @@ import (
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/handler/oauth2"
 	"github.com/ory/fosite/handler/openid"
-	"github.com/ory/fosite/handler/pkce"
 
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/outbound"
@@ -30,8 +29,9 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
+// How long things live where the client has not registered otherwise.
 const (
-	codeLife    = time.Minute
+	codeLife    = time.Minute // for every client
 	accessLife  = 10 * time.Minute
 	idTokenLife = 10 * time.Minute
 	// A refresh token that is not used for refreshIdle ends, and no rotation
@@ -79,8 +79,8 @@ func New(c Config) *OAuth {
 	return o
 }
 
-// compose lists what fosite does here. The order matters: PKCE needs the code,
-// and OpenID Connect the access token. Implicit, hybrid and password grants are
+// compose lists what fosite does here. The order matters: the proof needs the
+// code, and OpenID Connect the access token. Implicit, hybrid and password grants are
 // not composed (RFC 9700, Sections 2.1.2 and 2.4).
 func (o *OAuth) compose() *fosite.Fosite {
 	// One value for every storage interface: fosite looks for transactions by a
@@ -89,7 +89,7 @@ func (o *OAuth) compose() *fosite.Fosite {
 	config := &fosite.Config{
 		AuthorizeCodeLifespan: codeLife, AccessTokenLifespan: accessLife,
 		RefreshTokenLifespan: refreshIdle, IDTokenLifespan: idTokenLife,
-		IDTokenIssuer: o.issuer, EnforcePKCE: true,
+		IDTokenIssuer: o.issuer,
 		// fosite asks for a state of some length; ours is optional and the
 		// client's affair (RFC 6749, Section 4.1.1), so one is put in where the
 		// request has none, and taken out of the answer.
@@ -107,7 +107,7 @@ func (o *OAuth) compose() *fosite.Fosite {
 		AllowedPromptValues: []string{"none"},
 		GlobalSecret:        o.db.Derive("fosite"), // not used by our token strategy
 	}
-	strategy := tokens{}
+	strategy := tokens{o}
 	id := &openid.IDTokenHandleHelper{IDTokenStrategy: idTokens{o}}
 	code := &oauth2.AuthorizeExplicitGrantHandler{
 		AccessTokenStrategy: strategy, RefreshTokenStrategy: strategy, AuthorizeCodeStrategy: strategy,
@@ -118,11 +118,10 @@ func (o *OAuth) compose() *fosite.Fosite {
 		OpenIDConnectRequestValidator: openid.NewOpenIDConnectRequestValidator(nil, config),
 		Config:                        config, IDTokenHandleHelper: id,
 	}
-	proof := &pkceHandler{Handler: &pkce.Handler{AuthorizeCodeStrategy: strategy, Storage: store, Config: config}, db: o.db}
 	config.AuthorizeEndpointHandlers.Append(code)
 	config.AuthorizeEndpointHandlers.Append(oidc)
-	config.AuthorizeEndpointHandlers.Append(proof)
 	config.TokenEndpointHandlers.Append(code)
+	config.TokenEndpointHandlers.Append(&proofHandler{o.db})
 	config.TokenEndpointHandlers.Append(&refreshHandler{RefreshTokenGrantHandler: &oauth2.RefreshTokenGrantHandler{
 		AccessTokenStrategy: strategy, RefreshTokenStrategy: strategy, TokenRevocationStorage: store, Config: config,
 	}})
@@ -132,7 +131,6 @@ func (o *OAuth) compose() *fosite.Fosite {
 	})
 	config.TokenEndpointHandlers.Append(oidc)
 	config.TokenEndpointHandlers.Append(&openid.OpenIDConnectRefreshHandler{IDTokenHandleHelper: id, Config: config})
-	config.TokenEndpointHandlers.Append(proof)
 	return fosite.NewOAuth2Provider(store, config)
 }
 

@@ -80,10 +80,10 @@ func build(t testing.TB, db *storage.DB) *house {
 	r.Handle("/oauth2/logout", site.Page(h.EndSession)).Methods("GET", "POST")
 	r.Handle("/logout", site.Page(h.GetLogout)).Methods("GET")
 	r.Handle("/logout", site.Page(h.PostLogout)).Methods("POST")
-	r.Handle("/oauth2/token", site.OAuth(h.Token)).Methods("POST")
-	r.Handle("/oauth2/userinfo", site.OAuth(h.UserInfo)).Methods("GET", "POST")
+	r.Handle("/oauth2/token", h.CrossOrigin(site.OAuth(h.Token))).Methods("POST", "OPTIONS")
+	r.Handle("/oauth2/userinfo", h.CrossOrigin(site.OAuth(h.UserInfo))).Methods("GET", "POST", "OPTIONS")
 	r.Handle("/oauth2/introspect", site.OAuth(h.Introspect)).Methods("POST")
-	r.Handle("/oauth2/revoke", site.OAuth(h.Revoke)).Methods("POST")
+	r.Handle("/oauth2/revoke", h.CrossOrigin(site.OAuth(h.Revoke))).Methods("POST", "OPTIONS")
 	r.Handle("/.well-known/openid-configuration", h.Discovery())
 	r.Handle("/.well-known/jwks.json", h.JWKS())
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}

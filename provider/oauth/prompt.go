@@ -28,9 +28,11 @@ type request struct {
 	challenge   string
 	prompt      storage.Words
 	maxAge      time.Duration // -1 where it was not sent
-	subject     string        // of id_token_hint
+	subjects    []string      // whom id_token_hint and claims name; all must fit
 	level       int           // factors that must have been proven
 	phishing    bool
+	acr         []string       // of which one must be told; empty where any will do
+	claims      storage.Claims // asked for one by one
 	requestedAt time.Time
 	denied      bool
 	// fault is what is wrong with it by now: the client or our keys may have
@@ -88,6 +90,7 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	// RFC 7636, Section 4.4.1; RFC 9700, Section 2.1.1: S256 for every client.
 	q.challenge = p.Get("code_challenge")
 	switch {
+	case q.challenge == "" && c.Metadata.PKCEExempt && !c.Public() && !p.Has("code_challenge_method"):
 	case q.challenge == "":
 		return bad("code_challenge is missing: PKCE is required.")
 	case p.Get("code_challenge_method") != "S256":
@@ -103,6 +106,9 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	}
 	if q.prompt.Has("none") && len(q.prompt) > 1 {
 		return bad("prompt=none stands alone.")
+	}
+	if d := c.Metadata.DefaultMaxAge; d != nil {
+		q.maxAge = time.Duration(*d) * time.Second
 	}
 	if p.Has("max_age") {
 		n, err := strconv.ParseUint(p.Get("max_age"), 10, 31)
@@ -122,7 +128,7 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	}
 	q.audience = p["resource"]
 	for _, a := range q.audience {
-		if !slices.Contains(c.Audience, a) {
+		if a != issuer && !slices.Contains(c.Audience, a) {
 			return q, errTarget
 		}
 	}
@@ -134,10 +140,69 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 		if err != nil || !h.audience(c.ID) {
 			return bad("id_token_hint is not an ID token of ours for this client.")
 		}
-		q.subject = h.Subject
+		q.subjects = append(q.subjects, h.Subject)
 	}
-	q.level, q.phishing = levelOf(q.scopes, strings.Fields(p.Get("acr_values")))
-	return q, nil
+	claims, err := readClaims(p.Get("claims"))
+	if err != nil {
+		return q, err
+	}
+	q.claims = storage.Claims{IDToken: known(claims.IDToken, c.Scopes), UserInfo: known(claims.UserInfo, c.Scopes)}
+	q.subjects = append(q.subjects, append(claims.IDToken["sub"].strings(), claims.UserInfo["sub"].strings()...)...)
+	wishes := strings.Fields(p.Get("acr_values"))
+	if len(wishes) == 0 {
+		wishes = c.Metadata.DefaultACRValues
+	}
+	for _, w := range []*claimWish{claims.IDToken["acr"], claims.UserInfo["acr"]} {
+		switch values := w.strings(); {
+		case w == nil || len(values) == 0:
+		case w.Essential:
+			q.acr = values
+		default:
+			wishes = values
+		}
+	}
+	return q, q.demand(c, wishes)
+}
+
+// demand works out what the session must prove: what lab data and the client
+// demand, the first of the wished-for authentication contexts that we know, and
+// one of those that are essential. Where we know none of these, that is an error
+// (OpenID Connect Core, Section 5.5.1.1).
+func (q *request) demand(c storage.Client, wishes []string) error {
+	strength := session.Strength(c.Metadata.RequireACR)
+	if q.asks().Has("lab") {
+		strength = max(strength, session.Strength(session.ACRTwoFactor))
+	}
+	for _, w := range wishes {
+		if n := session.Strength(w); n > 0 {
+			strength = max(strength, n)
+			break
+		}
+	}
+	least := 0
+	for _, w := range q.acr {
+		if n := session.Strength(w); n > 0 && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	if len(q.acr) > 0 && least == 0 {
+		return errUnmet
+	}
+	strength = max(strength, least, 1)
+	q.level, q.phishing = min(strength, 2), strength > 2
+	return nil
+}
+
+// asks are the scopes that the patient must have allowed: those asked for, and
+// those of the claims asked for one by one.
+func (q request) asks() storage.Words {
+	all := append(storage.Words{}, q.scopes...)
+	for _, name := range append(append([]string{}, q.claims.IDToken...), q.claims.UserInfo...) {
+		if scope := scopeOf(name); !all.Has(scope) {
+			all = append(all, scope)
+		}
+	}
+	return all
 }
 
 // errTarget refuses a resource: RFC 8707, Section 2.
@@ -145,24 +210,9 @@ var errTarget = &fosite.RFC6749Error{
 	ErrorField: "invalid_target", DescriptionField: "The resource is unknown or not open to the client.", CodeField: 400,
 }
 
-// levelOf is the number of factors that scopes and acr_values need. Lab data
-// needs two. acr_values are wishes in order of preference; the first we know counts.
-func levelOf(scopes storage.Words, acr []string) (level int, phishing bool) {
-	level = 1
-	for _, v := range acr {
-		switch v {
-		case session.ACROneFactor:
-		case session.ACRTwoFactor:
-			level = 2
-		case session.ACRPhishingResistant:
-			level, phishing = 2, true
-		default:
-			continue
-		}
-		break
-	}
-	if scopes.Has("lab") {
-		level = 2
-	}
-	return level, phishing
+// errUnmet says that the authentication context that the client cannot do
+// without is not to be had: OpenID Connect Core Error Code
+// unmet_authentication_requirements 1.0, Section 2.
+var errUnmet = &fosite.RFC6749Error{
+	ErrorField: "unmet_authentication_requirements", DescriptionField: "The acr that is asked for cannot be reached.", CodeField: 400,
 }

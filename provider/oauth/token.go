@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/ory/fosite"
 
@@ -72,10 +74,19 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	if !ar.GetClient().GetGrantTypes().Has(form.Get("grant_type")) {
 		return nil, fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
 	}
-	if form.Get("grant_type") == "client_credentials" {
-		if err := o.grantToClient(ar, form); err != nil {
+	switch resources := form["resource"]; {
+	case form.Get("grant_type") == "client_credentials":
+		if err := o.grantToClient(ar, resources); err != nil {
 			return nil, err
 		}
+	case len(resources) > 0:
+		// RFC 8707, Section 2.2: the token is for those of the granted resources
+		// that this request names.
+		g := ar.GetSession().(*grant)
+		if !subset(resources, g.Audience) {
+			return nil, errTarget
+		}
+		g.audience = resources
 	}
 	var resp fosite.AccessResponder
 	err = o.db.Tx(ctx, func(ctx context.Context) error {
@@ -96,13 +107,13 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 		return nil, err
 	}
 	resp.SetTokenType("Bearer") // RFC 6750, Section 4
-	resp.SetExpiresIn(accessLife)
+	resp.SetExpiresIn(time.Until(ar.GetSession().GetExpiresAt(fosite.AccessToken)).Round(time.Second))
 	return resp.ToMap(), nil
 }
 
 // grantToClient grants a client that acts for itself what it asked for.
 // OpenID Connect's scopes are about a person, and there is none.
-func (o *OAuth) grantToClient(ar fosite.AccessRequester, form url.Values) error {
+func (o *OAuth) grantToClient(ar fosite.AccessRequester, resources []string) error {
 	g := ar.GetSession().(*grant)
 	g.ClientID = ar.GetClient().GetID()
 	for _, s := range ar.GetRequestedScopes() {
@@ -111,17 +122,21 @@ func (o *OAuth) grantToClient(ar fosite.AccessRequester, form url.Values) error 
 		}
 		ar.GrantScope(s)
 	}
-	c := ar.GetClient().(client)
-	for _, a := range form["resource"] {
-		if !storage.Words(c.Audience).Has(a) {
-			return errTarget
-		}
+	if len(resources) == 0 {
+		resources = []string{o.issuer}
+	}
+	if err := o.matchAudience(ar.GetClient().GetAudience(), resources); err != nil {
+		return err
+	}
+	for _, a := range resources {
 		ar.GrantAudience(a)
 	}
-	if len(form["resource"]) == 0 {
-		ar.GrantAudience(o.issuer)
-	}
 	return nil
+}
+
+// subset reports whether all of some are among all.
+func subset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }
 
 // clientForm reads the body of a client's own request. Credentials in the URL
