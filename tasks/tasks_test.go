@@ -288,9 +288,10 @@ func TestADoubledTickIsOneTask(t *testing.T) {
 			tick(now.Add(20 * time.Second))
 			require.Equal(t, len((&Worker{}).schedule()), queued(), "the same slot")
 			tick(now.Add(4 * time.Minute))
-			require.Equal(t, 9, queued(), "three missed ticks are caught up once")
+			const minutely = 4
+			require.Equal(t, len((&Worker{}).schedule())+minutely, queued(), "three missed ticks are caught up once")
 			tick(now.Add(2 * time.Minute))
-			require.Equal(t, 9, queued(), "a clock that went back starts nothing")
+			require.Equal(t, len((&Worker{}).schedule())+minutely, queued(), "a clock that went back starts nothing")
 		})
 	})
 }
