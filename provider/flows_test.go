@@ -129,8 +129,8 @@ func newPlay(t *testing.T, file string, h *house) *play {
 			"issuer": h.site.Issuer, "public": h.public, "service": h.service, "secret": h.secret, "callback": callback,
 			"verifier": verifier, "challenge": base64.RawURLEncoding.EncodeToString(sum[:]),
 			"cookie": web.Cookie(h.site.Issuer, web.SessionCookie, "", 0).Name,
-			"pkce": "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
-			"code": h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
+			"pkce":   "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
+			"code":   h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
 		},
 	}
 }
