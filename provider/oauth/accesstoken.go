@@ -11,9 +11,17 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
-// jwtLife bounds an access token that its resource server reads by itself: it
-// cannot be taken back sooner there.
-const jwtLife = 10 * time.Minute
+// shortLife bounds an access token that its resource server reads by itself,
+// since it cannot be taken back sooner there, and one that opens health data,
+// whatever the client has registered.
+const shortLife = 10 * time.Minute
+
+// atMost makes the access token end after life, if it would not sooner.
+func (g *grant) atMost(life time.Duration) {
+	if end := time.Now().Add(life); g.GetExpiresAt(fosite.AccessToken).After(end) {
+		g.SetExpiresAt(fosite.AccessToken, end)
+	}
+}
 
 // accessTokenAlg is how access tokens of c for audience are signed: "" makes
 // them opaque. A resource server's wish comes before the client's.
@@ -38,9 +46,6 @@ func (o *OAuth) accessTokenAlg(ctx context.Context, c storage.Client, audience s
 // nothing about the patient beyond the sub.
 func (o *OAuth) accessJWT(alg string, g *grant, r fosite.Requester) (string, error) {
 	now := time.Now()
-	if end := now.Add(jwtLife); g.GetExpiresAt(fosite.AccessToken).After(end) {
-		g.SetExpiresAt(fosite.AccessToken, end)
-	}
 	claims := map[string]any{
 		"iss": o.issuer, "sub": g.Sub(), "aud": []string(g.resources(r.GetGrantedAudience())),
 		"client_id": r.GetClient().GetID(), "iat": now.Unix(), "exp": g.GetExpiresAt(fosite.AccessToken).Unix(),

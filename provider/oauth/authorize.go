@@ -217,6 +217,7 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
 	}
+	authorizations.WithLabelValues("ok").Inc()
 	web.Event(r.Context(), "oauth.code.issued", "patient_id", g.PatientID)
 	return o.respond(w, r, q, url.Values{"code": {resp.GetCode()}})
 }

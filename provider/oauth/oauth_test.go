@@ -22,6 +22,7 @@ import (
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/storage/storagetest"
+	"github.com/pat-authenticate/patauth/tasks/queue"
 	"github.com/pat-authenticate/patauth/templates"
 )
 
@@ -307,5 +308,10 @@ func TestFiftyRefreshWithOneToken(t *testing.T) {
 			require.Equal(t, 400, status)
 			require.Equal(t, map[string]any{"active": false}, h.introspection(t, third["access_token"]))
 		}
+		wishes, err := h.db.ClaimOutbox(context.Background(), 10, storage.Now())
+		require.NoError(t, err)
+		require.Len(t, wishes, 1, "the patient is told once")
+		require.Equal(t, queue.Notice{}.Kind(), wishes[0].Kind)
+		require.Contains(t, wishes[0].Payload, "token_reused")
 	})
 }

@@ -212,7 +212,7 @@ var errTarget = &fosite.RFC6749Error{
 
 // errUnmet says that the authentication context that the client cannot do
 // without is not to be had: OpenID Connect Core Error Code
-// unmet_authentication_requirements 1.0, Section 2.
+// unmet_authentication_requirements 1.0, Section 1.
 var errUnmet = &fosite.RFC6749Error{
 	ErrorField: "unmet_authentication_requirements", DescriptionField: "The acr that is asked for cannot be reached.", CodeField: 400,
 }

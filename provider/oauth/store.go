@@ -13,6 +13,7 @@ import (
 	fositestorage "github.com/ory/fosite/storage"
 
 	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/tasks/queue"
 )
 
 // store shows our tables to fosite. It turns storage's sentinels into those
@@ -204,14 +205,32 @@ func (s *store) RotateRefreshToken(ctx context.Context, _, _ string) error {
 // DeleteRefreshTokenSession keeps the row: a used token must stay recognisable.
 func (s *store) DeleteRefreshTokenSession(context.Context, string) error { return nil }
 
-// RevokeRefreshToken ends the grant, and with it every token of it.
+// RevokeRefreshToken ends the grant, and with it every token of it: fosite calls
+// it where a code or a refresh token was presented again. The patient is told of
+// a refresh token; a code may come twice from a browser that went back.
 func (s *store) RevokeRefreshToken(ctx context.Context, grantID string) error {
-	return s.db.RevokeGrant(ctx, grantID, "replayed", storage.Now())
+	if presented(ctx) == "" {
+		noteReplay(ctx, "code")
+		return s.RevokeAccessToken(ctx, grantID)
+	}
+	noteReplay(ctx, "refresh")
+	return s.db.Tx(ctx, func(ctx context.Context) error {
+		g, err := s.db.Grant(ctx, grantID, storage.Now())
+		if errors.Is(err, storage.ErrSpent) {
+			return nil // ended already, and told
+		} else if err != nil {
+			return err
+		}
+		if err := s.RevokeAccessToken(ctx, grantID); err != nil {
+			return err
+		}
+		return s.db.Wish(ctx, queue.Notice{PatientID: g.PatientID, Notice: "token_reused"})
+	})
 }
 
 // RevokeAccessToken ends the grant, and with it every token of it.
 func (s *store) RevokeAccessToken(ctx context.Context, grantID string) error {
-	return s.RevokeRefreshToken(ctx, grantID)
+	return s.db.RevokeGrant(ctx, grantID, "replayed", storage.Now())
 }
 
 // GetAccessTokenSession and DeleteAccessTokenSession are not reached:

@@ -27,6 +27,7 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 	kind := form.Get("grant_type")
 	web.Note(r.Context(), "grant_type", kind)
 	if err := knownGrant(kind); err != nil {
+		tokenRequests.WithLabelValues("unknown", protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}
@@ -37,9 +38,11 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 		answer, err = o.token(r, form)
 	}
 	if err != nil {
+		tokenRequests.WithLabelValues(kind, protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}
+	tokenRequests.WithLabelValues(kind, "ok").Inc()
 	web.Event(r.Context(), "oauth.token.issued")
 	writeJSON(w, http.StatusOK, answer)
 	return nil
@@ -102,13 +105,19 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), "code replayed", storage.Now()); revoke != nil {
 				return nil, revoke
 			}
-			web.Event(ctx, "oauth.code.replayed")
+			noteReplay(ctx, "code")
 		}
 		return nil, err
 	}
 	resp.SetTokenType("Bearer") // RFC 6750, Section 4
 	resp.SetExpiresIn(time.Until(ar.GetSession().GetExpiresAt(fosite.AccessToken)).Round(time.Second))
 	return resp.ToMap(), nil
+}
+
+// noteReplay tells operators that something for one use was presented again.
+func noteReplay(ctx context.Context, kind string) {
+	replays.WithLabelValues(kind).Inc()
+	web.Event(ctx, "oauth."+kind+".replayed")
 }
 
 // grantToClient grants a client that acts for itself what it asked for.

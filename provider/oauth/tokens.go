@@ -39,6 +39,9 @@ func (s tokens) GenerateAccessToken(ctx context.Context, r fosite.Requester) (st
 	if err != nil {
 		return "", "", err
 	}
+	if alg != "" || g.scopes(r.GetGrantedScopes()).Has("lab") {
+		g.atMost(shortLife)
+	}
 	g.access = storage.NewHandle(prefixAccess)
 	if alg != "" {
 		if g.access, err = s.o.accessJWT(alg, g, r); err != nil {

@@ -139,6 +139,14 @@ func TestLifetimesAreTheClients(t *testing.T) {
 	h.change(t, &h.portal, func(c *storage.Client) {
 		c.Metadata.Lifetimes = storage.Lifetimes{AccessToken: 120, IDToken: 90, RefreshIdle: 3600, Grant: 7200}
 	})
+	h.change(t, &h.public, func(c *storage.Client) { c.Metadata.Lifetimes.AccessToken = 3600 })
+	b, verifier := h.browser(t), oauth2.GenerateVerifier()
+	b.signIn("pwd", "otp")
+	for scope, want := range map[string]int{"openid": 3600, "openid lab": 600} {
+		code := answer(t, b.get("/oauth2/auth?"+askFor(h.public, verifier, url.Values{"scope": {scope}}))).Get("code")
+		_, body := h.post("/oauth2/token", h.public, "", redeem(code, verifier))
+		require.EqualValues(t, want, body["expires_in"], "health data for ten minutes at most")
+	}
 	body := h.tokens(t, h.portal, h.secret, nil)
 	require.EqualValues(t, 120, body["expires_in"])
 	id := claimsOf(t, body["id_token"])
