@@ -399,7 +399,7 @@ func (h *house) seed(t *testing.T) {
 	everything := storage.Words{"openid", "profile", "email", "offline_access", "lab", "results"}
 	public := storage.Client{
 		Name: "App", AuthMethods: storage.Words{"none"}, RedirectURIs: storage.Strings{callback}, PostLogoutRedirectURIs: storage.Strings{callback},
-		GrantTypes: storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,
+		GrantTypes: storage.Words{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}, Scopes: everything,
 	}
 	service := public
 	service.Name, service.AuthMethods, service.CanIntrospect = "Service", storage.Words{"client_secret_basic"}, true

@@ -55,6 +55,12 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	protocol("/oauth2/introspect", r.oauth.Introspect, post)
 	shared("/oauth2/revoke", r.oauth.Revoke, post)
 
+	// Devices without a keyboard, and the patients who allow them.
+	protocol("/oauth2/device", r.oauth.Device, post)
+	page("/device", r.oauth.GetDevice, get)
+	page("/device", r.oauth.PostDevice, post)
+	page("/device/{request}", r.oauth.GetDeviceAnswer, get)
+
 	// Getting in.
 	page("/register", r.login.GetRegister, get)
 	page("/register", r.login.PostRegister, post)

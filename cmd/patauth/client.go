@@ -50,7 +50,7 @@ func viewClient(c storage.Client) clientView {
 }
 
 var (
-	grants  = []string{"authorization_code", "refresh_token", "client_credentials"}
+	grants  = []string{"authorization_code", "refresh_token", "client_credentials", "urn:ietf:params:oauth:grant-type:device_code"}
 	methods = []string{"none", "client_secret_basic", "client_secret_post"}
 )
 

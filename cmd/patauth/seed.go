@@ -19,7 +19,7 @@ func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL strin
 		made, err := seedClient(ctx, db, storage.Client{
 			Name: "Test app", AuthMethods: storage.Words{"none"}, RedirectURIs: storage.Strings{testCallback},
 			PostLogoutRedirectURIs: storage.Strings{testCallback, "http://127.0.0.1:9999/"},
-			GrantTypes:             storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,
+			GrantTypes:             storage.Words{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}, Scopes: everything,
 		})
 		if err != nil {
 			return err

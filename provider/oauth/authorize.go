@@ -100,17 +100,16 @@ func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, 
 	if err != nil {
 		return a, request{}, err
 	}
-	browser, err := web.ReadCookie(r, o.issuer, flowCookie)
-	if err != nil && !errors.Is(err, http.ErrNoCookie) {
+	if err := o.began(r, a); err != nil {
 		return a, request{}, err
-	}
-	if subtle.ConstantTimeCompare(storage.Digest(browser), a.Binding) != 1 {
-		web.Event(r.Context(), "oauth.flow.moved")
-		return a, request{}, web.ErrDenied
 	}
 	c, err := o.db.Client(r.Context(), a.ClientID)
 	if err != nil {
 		return a, request{}, err
+	}
+	if a.DeviceID != "" {
+		q, err := o.loadDevice(r.Context(), a, c)
+		return a, q, err
 	}
 	// The client may have changed since: what was registered then must be now.
 	if err := checkRedirect(c, a.Params.Get("redirect_uri")); err != nil {
@@ -122,12 +121,25 @@ func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, 
 	return a, q, nil
 }
 
+// began checks that this browser began a.
+func (o *OAuth) began(r *http.Request, a storage.AuthRequest) error {
+	browser, err := web.ReadCookie(r, o.issuer, flowCookie)
+	if err != nil && !errors.Is(err, http.ErrNoCookie) {
+		return err
+	}
+	if subtle.ConstantTimeCompare(storage.Digest(browser), a.Binding) != 1 {
+		web.Event(r.Context(), "oauth.flow.moved")
+		return web.ErrDenied
+	}
+	return nil
+}
+
 // Dispatch handles GET /oauth2/auth/{id}: it asks next and sends the browser
 // there. Steps return here and never lead to one another.
 func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
 	a, q, err := o.load(r, mux.Vars(r)["id"])
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	now := storage.Now()
 	f, err := o.facts(r, q)

@@ -30,7 +30,7 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, q, err := o.load(r, params.Get("request"))
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	if _, ok := session.From(r.Context()); !ok || q.fault != nil {
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
@@ -38,6 +38,9 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 	f, err := o.facts(r, q)
 	if err != nil {
 		return err
+	}
+	if q.device != "" {
+		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{q.consentView(a.ID, nil), q.device})
 	}
 	return o.site.Render(w, r, http.StatusOK, "oauth_consent", q.consentView(a.ID, f.consent))
 }
@@ -74,7 +77,7 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, q, err := o.load(r, form.Get("request"))
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	s, ok := session.From(r.Context())
 	if !ok {
@@ -88,6 +91,9 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	if asked, err := next(q, f, now); err != nil || asked != stepConsent {
 		// Answered already, or by a session that the request would not accept.
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	}
+	if q.device != "" {
+		return o.answerDevice(w, r, a, q, f, form.Get("decision"))
 	}
 	switch form.Get("decision") {
 	case "allow":

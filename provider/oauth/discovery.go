@@ -46,6 +46,8 @@ func (o *OAuth) metadata() map[string]any {
 		"token_endpoint_auth_signing_alg_values_supported":         assertionAlgs,
 		"introspection_endpoint_auth_signing_alg_values_supported": assertionAlgs,
 		"revocation_endpoint_auth_signing_alg_values_supported":    assertionAlgs,
+
+		"device_authorization_endpoint": o.issuer + "/oauth2/device", // RFC 8628, Section 4
 	}
 }
 

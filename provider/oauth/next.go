@@ -85,6 +85,12 @@ func (q request) need() session.Need {
 
 // wantsConsent reports whether the patient must be asked.
 func (q request) wantsConsent(c *storage.Consent) bool {
+	// A device is allowed by the press on the page that shows its code (RFC 8628,
+	// Section 5.4), which answers it at once: nothing that was allowed otherwise
+	// counts for it, be it newer or in another tab.
+	if q.device != "" {
+		return true
+	}
 	if q.prompt.Has("consent") || q.impersonable() {
 		return c == nil || c.GrantedAt.Before(q.requestedAt) || !c.Scopes.Has(q.asks()...)
 	}

@@ -45,6 +45,7 @@ func TestNext(t *testing.T) {
 	claim := func(name string) func(*request) {
 		return func(q *request) { q.claims.UserInfo = append(q.claims.UserInfo, name) }
 	}
+	device := func(q *request) { q.device, q.redirect = "WDJB-MJHT", new(url.URL) }
 	phishing := func(q *request) { q.level, q.phishing = 2, true }
 	hint := func(sub string) func(*request) { return func(q *request) { q.subjects = append(q.subjects, sub) } }
 
@@ -85,6 +86,13 @@ func TestNext(t *testing.T) {
 		{"anybody could be this client: ask every time", portal(public, loopback), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepConsent, nil},
 		{"likewise, asked now", portal(public, loopback), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepIssue, nil},
 		{"a public client whose redirect is https is remembered", portal(public), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepIssue, nil},
+
+		{"a device, and nobody is signed in", portal(device), facts{}, stepLogin, nil},
+		{"a device that wants lab data, without a second factor", portal(device, lab), facts{session: signedIn(before, "pwd")}, stepEnrol, nil},
+		{"a device is asked about, whatever was allowed", portal(device), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepConsent, nil},
+		{"likewise, allowed since in another tab", portal(device), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
+		{"likewise, of a first party", portal(device, firstParty), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
+		{"likewise, of a public client", portal(device, public), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
 
 		{"the hint is about the patient", portal(hint("ada"), firstParty), facts{session: signedIn(before, "pwd"), subject: "ada"}, stepIssue, nil},
 		{"the hint is about somebody else", portal(hint("eve"), firstParty), facts{session: signedIn(before, "pwd"), subject: "ada"}, 0, web.ErrLogin},

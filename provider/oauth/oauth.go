@@ -8,9 +8,10 @@
 // time, and a fact counts when it is newer than the request needs.
 //
 // fosite is composed by hand: code, refresh, client credentials and OpenID
-// Connect, over one store (store.go) that keeps digests only and
-// spends codes and refresh tokens by conditional update. What fosite v0.49.0
-// gets wrong is mended in front of it or behind it, never inside.
+// Connect, and our own device grant (device.go), over one store (store.go) that
+// keeps digests only and spends codes and refresh tokens by conditional update.
+// What fosite v0.49.0 gets wrong is mended in front of it or behind it, never
+// inside.
 package oauth
 
 import (
@@ -130,6 +131,10 @@ func (o *OAuth) compose() *fosite.Fosite {
 	config.TokenEndpointHandlers.Append(&oauth2.ClientCredentialsGrantHandler{
 		HandleHelper: &oauth2.HandleHelper{AccessTokenStrategy: strategy, AccessTokenStorage: store, Config: config},
 		Config:       config,
+	})
+	config.TokenEndpointHandlers.Append(&deviceHandler{
+		o: o, store: store,
+		access: &oauth2.HandleHelper{AccessTokenStrategy: strategy, AccessTokenStorage: store, Config: config},
 	})
 	config.TokenEndpointHandlers.Append(oidc)
 	config.TokenEndpointHandlers.Append(&openid.OpenIDConnectRefreshHandler{IDTokenHandleHelper: id, Config: config})

@@ -85,6 +85,10 @@ func build(t testing.TB, db *storage.DB) *house {
 	r.Handle("/oauth2/userinfo", h.CrossOrigin(site.OAuth(h.UserInfo))).Methods("GET", "POST", "OPTIONS")
 	r.Handle("/oauth2/introspect", site.OAuth(h.Introspect)).Methods("POST")
 	r.Handle("/oauth2/revoke", h.CrossOrigin(site.OAuth(h.Revoke))).Methods("POST", "OPTIONS")
+	r.Handle("/oauth2/device", site.OAuth(h.Device)).Methods("POST")
+	r.Handle("/device", site.Page(h.GetDevice)).Methods("GET")
+	r.Handle("/device", site.Page(h.PostDevice)).Methods("POST")
+	r.Handle("/device/{request}", site.Page(h.GetDeviceAnswer)).Methods("GET")
 	r.Handle("/.well-known/openid-configuration", h.Discovery())
 	r.Handle("/.well-known/jwks.json", h.JWKS())
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}

@@ -35,6 +35,7 @@ type request struct {
 	claims      storage.Claims // asked for one by one
 	requestedAt time.Time
 	denied      bool
+	device      string // the user code of the device that asks; "" where a browser does
 	// fault is what is wrong with it by now: the client or our keys may have
 	// changed since it came.
 	fault error
@@ -117,23 +118,12 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 		}
 		q.maxAge = time.Duration(n) * time.Second
 	}
-	for _, s := range strings.Fields(p.Get("scope")) {
-		if !Scopes.Has(s) || q.scopes.Has(s) {
-			continue
-		}
-		if !c.Scopes.Has(s) {
-			return q, fosite.ErrInvalidScope.WithHintf("The client may not ask for the scope %s.", s)
-		}
-		q.scopes = append(q.scopes, s)
+	var err error
+	if q.scopes, err = scopesFor(c, strings.Fields(p.Get("scope"))); err != nil {
+		return q, err
 	}
-	q.audience = p["resource"]
-	for _, a := range q.audience {
-		if a != issuer && !slices.Contains(c.Audience, a) {
-			return q, errTarget
-		}
-	}
-	if len(q.audience) == 0 {
-		q.audience = storage.Strings{issuer}
+	if q.audience, err = audienceFor(c, p["resource"], issuer); err != nil {
+		return q, err
 	}
 	if hint := p.Get("id_token_hint"); hint != "" {
 		h, err := readHint(k, hint, issuer)
@@ -215,4 +205,33 @@ var errTarget = &fosite.RFC6749Error{
 // unmet_authentication_requirements 1.0, Section 1.
 var errUnmet = &fosite.RFC6749Error{
 	ErrorField: "unmet_authentication_requirements", DescriptionField: "The acr that is asked for cannot be reached.", CodeField: 400,
+}
+
+// scopesFor are the scopes we know of those that c asks for.
+func scopesFor(c storage.Client, asked []string) (storage.Words, error) {
+	var all storage.Words
+	for _, s := range asked {
+		if !Scopes.Has(s) || all.Has(s) {
+			continue
+		}
+		if !c.Scopes.Has(s) {
+			return all, fosite.ErrInvalidScope.WithHintf("The client may not ask for the scope %s.", s)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// audienceFor is what the tokens of c are for: the resources that it asks for, or
+// the issuer's own (RFC 8707, Section 2).
+func audienceFor(c storage.Client, asked []string, issuer string) (storage.Strings, error) {
+	for _, a := range asked {
+		if a != issuer && !slices.Contains(c.Audience, a) {
+			return nil, errTarget
+		}
+	}
+	if len(asked) == 0 {
+		return storage.Strings{issuer}, nil
+	}
+	return asked, nil
 }

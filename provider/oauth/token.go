@@ -16,7 +16,10 @@ import (
 )
 
 // grantTypes lists what the token endpoint serves.
-var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials"}
+var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials", grantDevice}
+
+// onceOnly names what is redeemed, in grants of something for one use.
+var onceOnly = map[string]string{"authorization_code": "code", grantDevice: "device"}
 
 // Token handles POST /oauth2/token (RFC 6749, Section 3.2).
 func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
@@ -99,14 +102,14 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, storage.ErrSpent) && form.Get("grant_type") == "authorization_code" {
+		if kind := onceOnly[form.Get("grant_type")]; kind != "" && errors.Is(err, storage.ErrSpent) {
 			// The code went to another request a moment ago: a replay all the same.
 			// RFC 6749, Section 4.1.2: "SHOULD revoke (when possible) all tokens
 			// previously issued based on that authorization code."
-			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), "code replayed", storage.Now()); revoke != nil {
+			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), kind+" replayed", storage.Now()); revoke != nil {
 				return nil, revoke
 			}
-			noteReplay(ctx, "code")
+			noteReplay(ctx, kind)
 		}
 		return nil, err
 	}
