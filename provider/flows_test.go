@@ -66,29 +66,40 @@ import (
 //
 // {NAME} is what was captured or is known from the start: issuer, public,
 // service, secret, callback, challenge, verifier, code, record, bday, password,
-// pkce (the challenge as it stands in a query).
+// pkce (the challenge as it stands in a query), cookie (the session's name).
 func TestFlows(t *testing.T) {
+	for _, file := range transcripts(t) {
+		t.Run(flowName(file), func(t *testing.T) {
+			t.Parallel()
+			playFile(t, file, newHouse(t))
+		})
+	}
+}
+
+func transcripts(t *testing.T) []string {
 	files, err := filepath.Glob("testdata/flows/*.txt")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.Open(file)
-			require.NoError(t, err)
-			defer text.Close()
-			p := newPlay(t, file)
-			lines := bufio.NewScanner(text)
-			for lines.Scan() {
-				p.line++
-				if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
-					p.step(line)
-				}
-			}
-			require.NoError(t, lines.Err())
-			p.send()
-		})
+	return files
+}
+
+func flowName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txt") }
+
+// playFile plays a transcript in a house.
+func playFile(t *testing.T, file string, h *house) {
+	text, err := os.Open(file)
+	require.NoError(t, err)
+	defer text.Close()
+	p := newPlay(t, file, h)
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		p.line++
+		if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
+			p.step(line)
+		}
 	}
+	require.NoError(t, lines.Err())
+	p.send()
 }
 
 // play is one transcript being played.
@@ -109,8 +120,7 @@ type play struct {
 	body     string
 }
 
-func newPlay(t *testing.T, file string) *play {
-	h := newHouse(t)
+func newPlay(t *testing.T, file string, h *house) *play {
 	verifier := strings.Repeat("v", 43)
 	sum := sha256.Sum256([]byte(verifier))
 	return &play{
@@ -118,8 +128,9 @@ func newPlay(t *testing.T, file string) *play {
 		known: map[string]string{
 			"issuer": h.site.Issuer, "public": h.public, "service": h.service, "secret": h.secret, "callback": callback,
 			"verifier": verifier, "challenge": base64.RawURLEncoding.EncodeToString(sum[:]),
-			"pkce": "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
-			"code": h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
+			"cookie": web.Cookie(h.site.Issuer, web.SessionCookie, "", 0).Name,
+			"pkce":   "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
+			"code":   h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
 		},
 	}
 }
@@ -263,7 +274,7 @@ func (p *play) send() {
 		require.NoError(p.t, err)
 		p.jars[p.browser] = jar
 	}
-	client := &http.Client{Jar: p.jars[p.browser], CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: p.house.transport, Jar: p.jars[p.browser], CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(r)
 	require.NoError(p.t, err)
 	defer answer.Body.Close()
@@ -338,9 +349,11 @@ type house struct {
 	public, service, secret string
 	code                    string
 	quick                   login.Config
+	transport               http.RoundTripper
 
-	mu    sync.Mutex
-	mails []tasks.Message
+	mu      sync.Mutex
+	mails   []tasks.Message
+	mailbox func() []tasks.Message // what came since it was last asked; nil where Send collects
 }
 
 const callback = "http://127.0.0.1:9999/callback"
@@ -424,6 +437,9 @@ func (h *house) mail(t *testing.T, to string) string {
 	t.Helper()
 	for range 200 {
 		h.mu.Lock()
+		if h.mailbox != nil {
+			h.mails = append(h.mails, h.mailbox()...)
+		}
 		for i, m := range h.mails {
 			if m.To == to {
 				h.mails = append(h.mails[:i:i], h.mails[i+1:]...)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -130,15 +131,24 @@ func (w *Worker) queueHealth(context.Context) error {
 	return nil
 }
 
-// keyAges shows how long each algorithm's active key has signed.
+// rotateKeys does what the schedule of signing keys asks for.
+func (w *Worker) rotateKeys(ctx context.Context) error { return keys.Rotate(ctx, w.DB, storage.Now()) }
+
+// keyAges shows how many keys are in which state, and how long each algorithm's
+// active key has signed.
 func (w *Worker) keyAges(ctx context.Context) error {
 	rows, err := w.DB.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	keyStates.Reset()
 	for _, k := range rows {
-		if k.State == "active" && k.ActivatedAt != nil {
+		keyStates.WithLabelValues(k.Alg, k.State).Inc()
+		if k.State == storage.KeyActive && k.ActivatedAt != nil {
 			keyAge.WithLabelValues(k.Alg).Set(storage.Now().Sub(*k.ActivatedAt).Seconds())
 		}
 	}
-	return err
+	return nil
 }
 
 func note(ctx context.Context, what string, n int) {

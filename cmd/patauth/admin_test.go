@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -179,7 +180,7 @@ func TestOperatorAtDev(t *testing.T) {
 	s := newSurfer(t)
 	s.register(line, "grace@example.org")
 	require.True(t, must[patientView](t, nil, "patient", "show", "grace@example.org", "--data", data).EmailVerified)
-	require.Len(t, must[[]keyView](t, nil, "key", "list", "--data", data), 2)
+	require.Len(t, must[[]keyView](t, nil, "key", "list", "--data", data), len(keys.Algorithms))
 	require.Equal(t, line.Issuer, must[map[string]any](t, nil, "config", "print", "--data", data)["issuer"])
 }
 
@@ -231,4 +232,41 @@ func TestTheOperatorMendsWhatWaits(t *testing.T) {
 	require.Equal(t, "applied", again["outcome"])
 	invited := must[map[string]any](t, nil, "lis", "invite", "lab9", "R-9", "--data", data)
 	require.Regexp(t, `^[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}$`, invited["code"])
+}
+
+func TestKeysOnTheCommandLine(t *testing.T) {
+	env := sqliteEnv(t)
+	must[map[string]any](t, env, "migrate")
+	state := func(views []keyView, alg string) (ids map[string]string) {
+		ids = map[string]string{}
+		for _, v := range views {
+			if v.Alg == alg {
+				ids[v.State] = v.ID
+			}
+		}
+		return ids
+	}
+	// A first start makes them; here the command does.
+	first := state(must[[]keyView](t, env, "key", "rotate", "--now", "--alg", "ES256"), "ES256")
+	require.Len(t, first, 1)
+	waiting := state(must[[]keyView](t, env, "key", "rotate", "--alg", "ES256"), "ES256")
+	require.Equal(t, first["active"], waiting["active"])
+	again := state(must[[]keyView](t, env, "key", "rotate", "--alg", "ES256"), "ES256")
+	require.Equal(t, waiting, again, "one waits already")
+	now := state(must[[]keyView](t, env, "key", "rotate", "--now", "--alg", "ES256"), "ES256")
+	require.Equal(t, map[string]string{"active": waiting["pending"], "retired": first["active"]}, now)
+	out, err := patauth(t, env, "key", "list")
+	require.NoError(t, err)
+	require.Contains(t, out, "signs until ")
+	require.Contains(t, out, "published until ")
+
+	_, err = patauth(t, env, "key", "retire", now["active"])
+	require.ErrorContains(t, err, "rotate it first")
+	gone := state(must[[]keyView](t, env, "key", "retire", "--compromised", now["active"]), "ES256")
+	require.Equal(t, now["active"], gone["compromised"])
+	require.NotContains(t, []string{now["active"], now["retired"]}, gone["active"], "a new one signs")
+	_, err = patauth(t, env, "key", "retire", "unknown")
+	require.ErrorIs(t, err, storage.ErrNotFound)
+	_, err = patauth(t, env, "key", "rotate", "--alg", "HS256")
+	require.ErrorContains(t, err, "--alg: must be of ES256")
 }

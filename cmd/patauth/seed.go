@@ -14,7 +14,7 @@ const testCallback = "http://127.0.0.1:9999/callback"
 
 // seed makes what a newcomer and a test need, once; a restart finds it again.
 func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL string) error {
-	everything := storage.Words{"openid", "profile", "email", "offline_access", "lab"}
+	everything := storage.Words{"openid", "profile", "email", "address", "phone", "offline_access", "lab"}
 	if i.Client.ID == "" {
 		made, err := seedClient(ctx, db, storage.Client{
 			Name: "Test app", AuthMethods: storage.Words{"none"}, RedirectURIs: storage.Strings{testCallback},

@@ -1,5 +1,6 @@
 // Package keys keeps the keys that sign tokens: one active key per algorithm,
-// made once for all replicas, sealed in the database, published in the JWK Set.
+// made once for all replicas, sealed in the database, published in the JWK Set
+// a day before it signs and for as long as anything it signed is good.
 //
 // A replica signs only with keys it has read lately (Fresh): rather no token
 // than one signed with a key that was retired meanwhile.
@@ -9,6 +10,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +31,7 @@ import (
 // Algorithms lists what the provider signs with (RFC 7518, Section 3.1). ES256
 // is the default; RS256 is what every relying party can verify (OpenID Connect
 // Core, Section 15.1).
-var Algorithms = []string{"ES256", "RS256"}
+var Algorithms = []string{"ES256", "RS256", "PS256", "EdDSA"}
 
 const (
 	refreshEvery = 30 * time.Second
@@ -71,8 +74,9 @@ func (k *Keys) Refresh(ctx context.Context) error {
 	}
 	made := false
 	for _, alg := range Algorithms {
-		if !hasActive(rows, alg) {
-			if err := k.make(ctx, alg); err != nil {
+		if find(rows, alg, storage.KeyActive) == nil {
+			// Another replica may be first; its key serves.
+			if err := makeKey(ctx, k.db, alg, storage.KeyActive); err != nil && !done(err) {
 				return err
 			}
 			made = true
@@ -114,17 +118,8 @@ func (k *Keys) Fresh() bool { return time.Since(k.set.Load().read) < staleAfter 
 // JWKS is the JWK Set (RFC 7517, Section 5) with the public keys, as JSON.
 func (k *Keys) JWKS() []byte { return k.set.Load().jwks }
 
-func hasActive(rows []storage.SigningKey, alg string) bool {
-	for _, r := range rows {
-		if r.Alg == alg && r.State == "active" {
-			return true
-		}
-	}
-	return false
-}
-
-// make creates the active key of alg. Another replica may be first; its key serves.
-func (k *Keys) make(ctx context.Context, alg string) error {
+// makeKey creates a key of alg that is pending or active.
+func makeKey(ctx context.Context, db *storage.DB, alg, state string) error {
 	private, err := generate(alg)
 	if err != nil {
 		return fmt.Errorf("make %s key: %w", alg, err)
@@ -133,21 +128,17 @@ func (k *Keys) make(ctx context.Context, alg string) error {
 	if err != nil {
 		return fmt.Errorf("make %s key: %w", alg, err)
 	}
-	now := storage.Now()
-	row := storage.SigningKey{ID: storage.NewID(), Alg: alg, State: "active", CreatedAt: now, ActivatedAt: &now}
+	row := storage.SigningKey{ID: storage.NewID(), Alg: alg, State: state, CreatedAt: storage.Now()}
+	if state == storage.KeyActive {
+		row.ActivatedAt = &row.CreatedAt
+	}
 	public, err := json.Marshal(jose.JSONWebKey{Key: private.Public(), KeyID: row.ID, Algorithm: alg, Use: "sig"})
 	if err != nil {
 		return fmt.Errorf("make %s key: %w", alg, err)
 	}
 	row.Public = string(public)
-	row.Private = k.db.Seal("signing_key", "private", row.ID, der)
-	err = k.db.Tx(ctx, func(ctx context.Context) error {
-		if err := k.db.AddSigningKey(ctx, &row); err != nil {
-			return err
-		}
-		return k.db.Audit(ctx, storage.AuditEvent{Event: "key.made", Actor: "system", Object: "key:" + row.ID})
-	})
-	if err != nil && !errors.Is(err, storage.ErrConflict) {
+	row.Private = db.Seal("signing_key", "private", row.ID, der)
+	if err := db.AddSigningKey(ctx, &row); err != nil {
 		return fmt.Errorf("make %s key: %w", alg, err)
 	}
 	return nil
@@ -157,8 +148,11 @@ func generate(alg string) (crypto.Signer, error) {
 	switch alg {
 	case "ES256":
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case "RS256":
+	case "RS256", "PS256": // each its own
 		return rsa.GenerateKey(rand.Reader, rsaBits)
+	case "EdDSA":
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
 	}
 	return nil, fmt.Errorf("unknown algorithm")
 }
@@ -167,13 +161,16 @@ func (k *Keys) load(rows []storage.SigningKey) (*set, error) {
 	s := &set{read: time.Now(), active: map[string]jose.SigningKey{}, public: map[string]jose.JSONWebKey{}}
 	published := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, r := range rows {
+		if r.State == storage.KeyCompromised || !slices.Contains(Algorithms, r.Alg) {
+			continue // the latter is of a newer release
+		}
 		var public jose.JSONWebKey
 		if err := json.Unmarshal([]byte(r.Public), &public); err != nil {
 			return nil, fmt.Errorf("key %s: %w", r.ID, err)
 		}
 		s.public[r.ID] = public
 		published.Keys = append(published.Keys, public)
-		if r.State != "active" {
+		if r.State != storage.KeyActive {
 			continue
 		}
 		der, err := k.db.Unseal("signing_key", "private", r.ID, r.Private)

@@ -49,7 +49,7 @@ func (k *Keys) Verify(token, typ string, claims any) error {
 	if len(token) > maxToken {
 		return ErrToken
 	}
-	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.PS256, jose.EdDSA})
 	if err != nil || len(jws.Signatures) != 1 {
 		return ErrToken
 	}

@@ -11,7 +11,7 @@ import (
 // metadata is what the provider says of itself: OpenID Connect Discovery,
 // Section 3, and RFC 8414, Section 2. What is listed works; what works is listed.
 func (o *OAuth) metadata() map[string]any {
-	secret := []string{"client_secret_basic", "client_secret_post"}
+	confidential := []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}
 	return map[string]any{
 		"issuer":                                         o.issuer,
 		"authorization_endpoint":                         o.issuer + "/oauth2/auth",
@@ -27,9 +27,9 @@ func (o *OAuth) metadata() map[string]any {
 		"grant_types_supported":                          grantTypes,
 		"subject_types_supported":                        []string{"public", "pairwise"},
 		"id_token_signing_alg_values_supported":          keys.Algorithms,
-		"token_endpoint_auth_methods_supported":          append([]string{"none"}, secret...),
-		"introspection_endpoint_auth_methods_supported":  secret,
-		"revocation_endpoint_auth_methods_supported":     append([]string{"none"}, secret...),
+		"token_endpoint_auth_methods_supported":          append([]string{"none"}, confidential...),
+		"introspection_endpoint_auth_methods_supported":  confidential,
+		"revocation_endpoint_auth_methods_supported":     append([]string{"none"}, confidential...),
 		"code_challenge_methods_supported":               []string{"S256"},
 		"acr_values_supported":                           []string{session.ACROneFactor, session.ACRTwoFactor, session.ACRPhishingResistant},
 		"prompt_values_supported":                        []string{"none", "login", "consent", "select_account", "create"},
@@ -42,6 +42,10 @@ func (o *OAuth) metadata() map[string]any {
 		"request_parameter_supported":                    false,
 		"request_uri_parameter_supported":                false,
 		"authorization_response_iss_parameter_supported": true,
+
+		"token_endpoint_auth_signing_alg_values_supported":         assertionAlgs,
+		"introspection_endpoint_auth_signing_alg_values_supported": assertionAlgs,
+		"revocation_endpoint_auth_signing_alg_values_supported":    assertionAlgs,
 	}
 }
 

@@ -66,6 +66,7 @@ type OAuth struct {
 	issuer       string
 	registration Registration
 	outbound     *outbound.Client
+	clientKeys   *keySets
 	fosite       *fosite.Fosite
 }
 
@@ -74,6 +75,7 @@ func New(c Config) *OAuth {
 	o := &OAuth{
 		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
 		registration: c.Registration, outbound: c.Outbound,
+		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
 	}
 	o.fosite = o.compose()
 	return o

@@ -42,7 +42,7 @@ type request struct {
 
 // Scopes lists the scopes the provider knows; others are ignored
 // (OpenID Connect Core, Section 3.1.2.1).
-var Scopes = storage.Words{"openid", "profile", "email", "offline_access", "lab"}
+var Scopes = storage.Words{"openid", "profile", "email", "address", "phone", "offline_access", "lab"}
 
 // base64url(SHA-256) without padding: RFC 7636, Section 4.2.
 var challengeForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)

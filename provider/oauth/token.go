@@ -31,6 +31,7 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 		o.fail(w, r, err)
 		return nil
 	}
+	r = r.WithContext(withCaller(r.Context()))
 	answer, err := o.token(r, form)
 	if errors.Is(err, storage.ErrSpent) && kind == "refresh_token" {
 		// Another request with the same token was faster. Asking again finds
@@ -68,7 +69,7 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	req.Form, req.PostForm = form, form
 	g := newGrant()
 	ar, err := o.fosite.NewAccessRequest(ctx, req, g)
-	if ar != nil && ar.GetClient() != nil {
+	if ar != nil && ar.GetClient() != nil && ar.GetClient().GetID() != "" {
 		web.Note(ctx, "client_id", ar.GetClient().GetID())
 	}
 	if err != nil {
