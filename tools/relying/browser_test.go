@@ -25,6 +25,7 @@ type browser struct {
 	client    *http.Client
 	at        *url.URL
 	body      string
+	seed      string // of the authenticator app
 	consented int // how often the consent page was shown
 }
 
@@ -104,6 +105,8 @@ func (b *browser) goes(address string) *url.URL {
 			b.submit("/login", "email", b.email, "current-password", password)
 		case "/login/enrol":
 			b.enrol()
+		case "/login/second":
+			b.prove()
 		case "/consent":
 			b.consented++
 			b.submit("/consent", "decision", "allow")
@@ -117,13 +120,26 @@ func (b *browser) goes(address string) *url.URL {
 	return nil
 }
 
-// enrol sets an authenticator app up.
+// enrol sets an authenticator app up. It tells the code of the step before, which
+// is still good, so that there is one left for prove: each counts once.
 func (b *browser) enrol() {
 	b.t.Helper()
 	b.visit(b.issuer + "/login/enrol/totp?" + b.at.RawQuery)
 	seed := regexp.MustCompile(`id="totp-secret">([^<]*)`).FindStringSubmatch(b.body)
 	require.NotNil(b.t, seed, b.body)
-	code, err := totp.GenerateCode(strings.ReplaceAll(seed[1], " ", ""), time.Now())
+	b.seed = strings.ReplaceAll(seed[1], " ", "")
+	b.submit("/login/enrol/totp", "one-time-code", b.code(time.Now().Add(-30*time.Second)))
+}
+
+// prove shows the authenticator app's code.
+func (b *browser) prove() {
+	b.t.Helper()
+	b.submit("/login/second", "one-time-code", b.code(time.Now()))
+}
+
+func (b *browser) code(at time.Time) string {
+	b.t.Helper()
+	code, err := totp.GenerateCode(b.seed, at)
 	require.NoError(b.t, err)
-	b.submit("/login/enrol/totp", "one-time-code", code)
+	return code
 }
