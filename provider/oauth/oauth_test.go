@@ -85,6 +85,10 @@ func build(t testing.TB, db *storage.DB) *house {
 	r.Handle("/oauth2/userinfo", h.CrossOrigin(site.OAuth(h.UserInfo))).Methods("GET", "POST", "OPTIONS")
 	r.Handle("/oauth2/introspect", site.OAuth(h.Introspect)).Methods("POST")
 	r.Handle("/oauth2/revoke", h.CrossOrigin(site.OAuth(h.Revoke))).Methods("POST", "OPTIONS")
+	r.Handle("/oauth2/register", site.OAuth(h.Register)).Methods("POST")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReadRegistration)).Methods("GET")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReplaceRegistration)).Methods("PUT")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.DeleteRegistration)).Methods("DELETE")
 	r.Handle("/.well-known/openid-configuration", h.Discovery())
 	r.Handle("/.well-known/jwks.json", h.JWKS())
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}
