@@ -91,7 +91,7 @@ func TestAClientIsWrittenAsAWhole(t *testing.T) {
 		found, err := db.Client(ctx, c.ID)
 		require.NoError(t, err)
 		c.Origins, c.PostLogoutRedirectURIs = storage.Strings{}, storage.Strings{}
-		c.GrantTypes = storage.Words{}
+		c.GrantTypes, found.CreatedAt = storage.Words{}, found.CreatedAt.UTC()
 		require.Equal(t, c, found)
 
 		// And back to nothing.
@@ -99,6 +99,7 @@ func TestAClientIsWrittenAsAWhole(t *testing.T) {
 		require.NoError(t, db.UpdateClient(ctx, &c))
 		found, err = db.Client(ctx, c.ID)
 		require.NoError(t, err)
+		found.CreatedAt = found.CreatedAt.UTC()
 		require.Equal(t, c, found)
 
 		c.ID = "c-NOBODY"

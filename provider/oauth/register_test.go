@@ -722,16 +722,6 @@ func TestRegistrationsAreAudited(t *testing.T) {
 // Whatever is sent is answered with a client or with what is wrong.
 func FuzzRegister(f *testing.F) {
 	h := registering(f, storagetest.SQLite(f), Registration{Token: initial})
-	w := httptest.NewRecorder()
-	send := func(method, path, token, body string) int {
-		r := httptest.NewRequest(method, path, strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Authorization", "Bearer "+token)
-		w = httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		return w.Code
-	}
-	_, at, token := h.registered(f, nil)
 	for _, body := range []string{
 		`{"redirect_uris": ["https://portal.example/cb"], "jwks": {"keys": [{"kty": "EC", "crv": "P-256", "x": "", "y": ""}]}}`,
 		`{"redirect_uris": ["com.example.app:/cb"], "application_type": "native", "default_max_age": 9223372036854775808}`,
@@ -740,7 +730,12 @@ func FuzzRegister(f *testing.F) {
 		f.Add(body)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		switch send("POST", "/oauth2/register", initial, body) {
+		r := httptest.NewRequest("POST", "/oauth2/register", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+initial)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		switch w.Code {
 		case 201:
 			var made information
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &made))
@@ -753,9 +748,6 @@ func FuzzRegister(f *testing.F) {
 		case 400, 413:
 		default:
 			t.Fatalf("%q is answered %d %s", body, w.Code, w.Body)
-		}
-		if status := send("PUT", at, token, body); status != 200 && status != 400 && status != 413 && status != 429 {
-			t.Fatalf("%q is answered %d %s", body, status, w.Body)
 		}
 	})
 }
