@@ -31,6 +31,8 @@ import (
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/login"
+	"github.com/pat-authenticate/patauth/provider/oauth"
+	"github.com/pat-authenticate/patauth/provider/outbound"
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -66,7 +68,8 @@ import (
 //
 // {NAME} is what was captured or is known from the start: issuer, public,
 // service, secret, callback, challenge, verifier, code, record, bday, password,
-// pkce (the challenge as it stands in a query), cookie (the session's name).
+// pkce (the challenge as it stands in a query), cookie (the session's name),
+// registration (the initial access token).
 func TestFlows(t *testing.T) {
 	for _, file := range transcripts(t) {
 		t.Run(flowName(file), func(t *testing.T) {
@@ -131,6 +134,7 @@ func newPlay(t *testing.T, file string, h *house) *play {
 			"cookie": web.Cookie(h.site.Issuer, web.SessionCookie, "", 0).Name,
 			"pkce":   "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
 			"code":   h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
+			"registration": registration,
 		},
 	}
 }
@@ -170,7 +174,7 @@ func (p *play) step(line string) {
 	switch verb {
 	case "browser":
 		p.browser = rest
-	case "GET", "POST", "OPTIONS":
+	case "GET", "POST", "PUT", "DELETE", "OPTIONS":
 		p.ask(verb, p.fill(rest, plain))
 	case "submit":
 		p.submit(p.fill(rest, plain))
@@ -356,7 +360,10 @@ type house struct {
 	mailbox func() []tasks.Message // what came since it was last asked; nil where Send collects
 }
 
-const callback = "http://127.0.0.1:9999/callback"
+const (
+	callback     = "http://127.0.0.1:9999/callback"
+	registration = "an initial access token for tests"
+)
 
 func newHouse(t *testing.T) *house {
 	ctx, stop := context.WithCancel(context.Background())
@@ -371,7 +378,10 @@ func newHouse(t *testing.T) *house {
 	h.site = &web.Site{Issuer: strings.Replace(server.URL, "127.0.0.1", "localhost", 1), Pages: pages, DB: h.db}
 	h.quick = login.Defaults()
 	h.quick.Hash.MemoryKiB, h.quick.Hash.Iterations = 8, 1
-	handler, err = provider.New(provider.Config{DB: h.db, Keys: h.keys, Site: h.site, Session: session.Defaults(), Login: h.quick})
+	handler, err = provider.New(provider.Config{
+		DB: h.db, Keys: h.keys, Site: h.site, Session: session.Defaults(), Login: h.quick,
+		Registration: oauth.Registration{Token: registration}, Outbound: outbound.New(outbound.Config{}),
+	})
 	require.NoError(t, err)
 
 	redis, err := tasks.ParseRedis("redis://" + miniredis.RunT(t).Addr())

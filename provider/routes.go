@@ -61,6 +61,12 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page("/device", r.oauth.PostDevice, post)
 	page("/device/{request}", r.oauth.GetDeviceAnswer, get)
 
+	// Clients that register themselves.
+	protocol("/oauth2/register", r.oauth.Register, post)
+	protocol("/oauth2/register/{client}", r.oauth.ReadRegistration, get)
+	protocol("/oauth2/register/{client}", r.oauth.ReplaceRegistration, []string{http.MethodPut})
+	protocol("/oauth2/register/{client}", r.oauth.DeleteRegistration, []string{http.MethodDelete})
+
 	// Getting in.
 	page("/register", r.login.GetRegister, get)
 	page("/register", r.login.PostRegister, post)

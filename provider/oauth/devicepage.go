@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"time"
 
@@ -107,20 +106,12 @@ func (o *OAuth) typedDevice(ctx context.Context, code string) (storage.Device, e
 }
 
 // guesser is whose tries are counted together: the patient who is signed in,
-// else who holds the address. That is all of an IPv4 address, and the first 64
-// bits of an IPv6 one.
+// else who holds the address.
 func guesser(ctx context.Context) string {
 	if s, ok := session.From(ctx); ok {
 		return "patient:" + s.PatientID
 	}
-	ip, err := netip.ParseAddr(web.ClientIP(ctx))
-	if err != nil {
-		return "nowhere"
-	}
-	if ip.Is6() {
-		return netip.PrefixFrom(ip, 64).Masked().String()
-	}
-	return ip.String()
+	return network(web.ClientIP(ctx))
 }
 
 // loadDevice is the request of a device that still waits. ErrSpent where it does

@@ -64,7 +64,11 @@ func claimsSupported() []string {
 // Discovery handles GET /.well-known/openid-configuration and
 // /.well-known/oauth-authorization-server, from memory.
 func (o *OAuth) Discovery() http.Handler {
-	b, err := json.Marshal(o.metadata())
+	all := o.metadata()
+	if !o.registration.off() {
+		all["registration_endpoint"] = o.issuer + "/oauth2/register"
+	}
+	b, err := json.Marshal(all)
 	if err != nil {
 		panic(err) // our own map
 	}

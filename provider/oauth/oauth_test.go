@@ -89,6 +89,10 @@ func build(t testing.TB, db *storage.DB) *house {
 	r.Handle("/device", site.Page(h.GetDevice)).Methods("GET")
 	r.Handle("/device", site.Page(h.PostDevice)).Methods("POST")
 	r.Handle("/device/{request}", site.Page(h.GetDeviceAnswer)).Methods("GET")
+	r.Handle("/oauth2/register", site.OAuth(h.Register)).Methods("POST")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReadRegistration)).Methods("GET")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReplaceRegistration)).Methods("PUT")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.DeleteRegistration)).Methods("DELETE")
 	r.Handle("/.well-known/openid-configuration", h.Discovery())
 	r.Handle("/.well-known/jwks.json", h.JWKS())
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}

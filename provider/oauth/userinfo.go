@@ -84,9 +84,8 @@ func bearer(r *http.Request) (string, error) {
 	if r.URL.Query().Has("access_token") {
 		return "", web.Invalid("access_token", "does not belong in the URL")
 	}
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token), nil
+	if token, ok := bearerHeader(r); ok {
+		return token, nil
 	}
 	if r.Method == http.MethodPost && r.ContentLength != 0 {
 		form, err := web.Form(r)
@@ -96,4 +95,13 @@ func bearer(r *http.Request) (string, error) {
 		return form.Get("access_token"), nil
 	}
 	return "", nil
+}
+
+// bearerHeader takes a token from the Authorization header.
+func bearerHeader(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), true
 }
