@@ -86,6 +86,7 @@ func devHouse(t *testing.T, binary, dir string, ca *x509.CertPool) *house {
 	data := t.TempDir()
 	cmd := exec.Command(binary, "dev", "--json", "--data", data, "--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0",
 		"--portal-listen", "127.0.0.1:0", "--tls-cert", filepath.Join(dir, "cert.pem"), "--tls-key", filepath.Join(dir, "key.pem"))
+	cmd.Env = append(os.Environ(), "PATAUTH_REGISTRATION_MODE=token", "PATAUTH_REGISTRATION_TOKEN="+registration)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
