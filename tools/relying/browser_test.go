@@ -26,7 +26,7 @@ type browser struct {
 	at        *url.URL
 	body      string
 	seed      string // of the authenticator app
-	consented int // how often the consent page was shown
+	consented int    // how often the consent page was shown
 }
 
 func newBrowser(t *testing.T, h *house, patient, email string) *browser {
