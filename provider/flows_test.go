@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -31,6 +32,8 @@ import (
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/login"
+	"github.com/pat-authenticate/patauth/provider/oauth"
+	"github.com/pat-authenticate/patauth/provider/outbound"
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -58,6 +61,8 @@ import (
 //	capture NAME ~ REGEX    a name for the first group, in the location or body
 //	mail ADDRESS            waits for a mail; it is the body from here on
 //	claims TOKEN            the claims of an ID token, verified; they are the body
+//	told                    waits until the service is told of a sign-out; the
+//	                        logout token's claims, verified, are the body
 //	totp NAME SEED          the present code of an authenticator app
 //	disable PATIENT         what an operator does
 //
@@ -180,7 +185,9 @@ func (p *play) step(line string) {
 	case "mail":
 		p.body, p.location = p.house.mail(p.t, p.fill(rest, plain)), ""
 	case "claims":
-		p.claims(p.fill(rest, plain))
+		p.claims(p.fill(rest, plain), "JWT")
+	case "told":
+		p.told()
 	case "totp":
 		as, seed, _ := strings.Cut(rest, " ")
 		code, err := totp.GenerateCode(strings.ReplaceAll(p.fill(seed, plain), " ", ""), time.Now())
@@ -303,10 +310,19 @@ func (p *play) capture(as, rest string) {
 	p.fail("%s is not there", pattern)
 }
 
-func (p *play) claims(token string) {
+func (p *play) told() {
+	select {
+	case token := <-p.house.told:
+		p.claims(token, "logout+jwt")
+	case <-time.After(10 * time.Second):
+		p.fail("the service was not told")
+	}
+}
+
+func (p *play) claims(token, kind string) {
 	var claims map[string]any
-	if err := p.house.keys.Verify(token, "JWT", &claims); err != nil {
-		p.fail("ID token: %v", err)
+	if err := p.house.keys.Verify(token, kind, &claims); err != nil {
+		p.fail("%s: %v", kind, err)
 	}
 	b, err := json.Marshal(claims)
 	require.NoError(p.t, err)
@@ -321,6 +337,8 @@ type house struct {
 	public, service, secret string
 	code                    string
 
+	told chan string // logout tokens that the service got
+
 	mu    sync.Mutex
 	mails []tasks.Message
 }
@@ -329,7 +347,7 @@ const callback = "http://127.0.0.1:9999/callback"
 
 func newHouse(t *testing.T) *house {
 	ctx, stop := context.WithCancel(context.Background())
-	h := &house{db: storagetest.SQLite(t)}
+	h := &house{db: storagetest.SQLite(t), told: make(chan string, 10)}
 	pages, err := templates.New("")
 	require.NoError(t, err)
 	h.keys, err = keys.Open(ctx, h.db)
@@ -345,7 +363,9 @@ func newHouse(t *testing.T) *house {
 
 	redis, err := tasks.ParseRedis("redis://" + miniredis.RunT(t).Addr())
 	require.NoError(t, err)
-	worker := tasks.NewWorker(tasks.Config{DB: h.db, Redis: redis, Issuer: h.site.Issuer, Pages: pages, Send: func(_ context.Context, m tasks.Message) error {
+	loopback := outbound.New(outbound.Config{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	logouts := &oauth.Backchannel{DB: h.db, Keys: h.keys, Issuer: h.site.Issuer, Outbound: loopback}
+	worker := tasks.NewWorker(tasks.Config{DB: h.db, Redis: redis, Issuer: h.site.Issuer, Pages: pages, Logout: logouts.Tell, Send: func(_ context.Context, m tasks.Message) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.mails = append(h.mails, m)
@@ -374,6 +394,9 @@ func (h *house) seed(t *testing.T) {
 	service.Name, service.AuthMethods, service.CanIntrospect = "Service", storage.Words{"client_secret_basic"}, true
 	service.GrantTypes = storage.Words{"authorization_code", "refresh_token", "client_credentials"}
 	h.secret = h.db.NewClientSecret(&service)
+	at := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { h.told <- r.PostFormValue("logout_token") }))
+	t.Cleanup(at.Close)
+	service.Metadata.BackchannelLogoutURI, service.Metadata.FrontchannelLogoutURI = at.URL, "https://service.example/signed-out"
 	require.NoError(t, h.db.CreateClient(ctx, &public))
 	require.NoError(t, h.db.CreateClient(ctx, &service))
 	h.public, h.service = public.ID, service.ID
