@@ -31,7 +31,7 @@ func TestIntegrating(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "integrating.md"))
 	require.NoError(t, err)
 	h := &house{data: t.TempDir(), client: http.DefaultClient}
-	h.run(t)
+	h.run(t, nil)
 	port := regexp.MustCompile(`\d+$`).FindString(h.Issuer)
 
 	dir := t.TempDir()

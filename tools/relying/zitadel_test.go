@@ -16,7 +16,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-const portal = "https://portal.example/callback"
+const (
+	portal   = "https://portal.example/callback"
+	resource = "https://results.example/api"
+)
 
 type (
 	zitadelTokens = oidc.Tokens[*oidc.IDTokenClaims]
@@ -111,7 +114,6 @@ func TestZitadelService(t *testing.T) {
 	t.Parallel()
 	h := open(t)
 	ctx := context.Background()
-	const resource = "https://results.example/api"
 	service := h.register(t, "--grant", "client_credentials", "--scope", "results.read", "--audience", resource)
 	server := h.register(t, "--grant", "client_credentials", "--scope", "results.read", "--audience", resource, "--can-introspect")
 	other := h.register(t, "--grant", "client_credentials", "--audience", "https://other.example", "--can-introspect")
