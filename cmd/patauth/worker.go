@@ -7,13 +7,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pat-authenticate/patauth/provider"
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks"
 )
 
-// worker does what was wished for: mails, dead letters and the periodic tasks.
+// worker does what was wished for: mails, sign-outs that clients are told of, dead
+// letters and the periodic tasks.
 func (c *command) worker() *cobra.Command {
-	return c.workload("worker", "Send mails and do the periodic tasks", func(ctx context.Context, config Config, db *storage.DB) error {
+	return c.workload("worker", "Send mails, tell clients of sign-outs and do the periodic tasks", func(ctx context.Context, config Config, db *storage.DB) error {
+		signing, err := keys.Open(ctx, db)
+		if err != nil {
+			return err
+		}
 		site, err := openSite(config, db)
 		if err != nil {
 			return err
@@ -36,14 +42,14 @@ func (c *command) worker() *cobra.Command {
 		defer closed()
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: deadLetter, Checks: checks(db),
+			DeadLetter: deadLetter, Logout: config.backchannel(db, signing).Tell, Checks: checks(db),
 		})
-		health := &provider.Health{DB: db}
+		health := &provider.Health{DB: db, Fresh: signing.Fresh}
 		internal, err := internalJob(config, health)
 		if err != nil {
 			return err
 		}
-		return run(ctx, health, config.Drain, internal, work.Run, tasks.NewRelay(db, redis).Run)
+		return run(ctx, health, config.Drain, internal, signing.Run, work.Run, tasks.NewRelay(db, redis).Run)
 	})
 }
 

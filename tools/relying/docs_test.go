@@ -31,7 +31,7 @@ func TestIntegrating(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "integrating.md"))
 	require.NoError(t, err)
 	h := &house{data: t.TempDir(), client: http.DefaultClient}
-	h.run(t, nil)
+	h.run(t)
 	port := regexp.MustCompile(`\d+$`).FindString(h.Issuer)
 
 	dir := t.TempDir()

@@ -40,8 +40,10 @@ type house struct {
 		Record    string
 	} `json:"activation_codes"`
 
+	env       []string
 	data      string // its folder
 	authority string // PEM file of the certificate authority
+	cert, key string // PEM files of a certificate for localhost and 127.0.0.1
 	client    *http.Client
 }
 
@@ -55,24 +57,25 @@ func program(t *testing.T) string {
 	return path
 }
 
-// open runs `patauth dev` over https on free ports until the test ends, with env
-// in its environment.
+// open runs `patauth dev` over https on free ports until the test ends. It and the
+// operator's commands have env in their environment.
 func open(t *testing.T, env ...string) *house {
 	t.Helper()
-	h := &house{data: t.TempDir()}
+	h := &house{env: env, data: t.TempDir()}
 	pool, authority, cert, key := certify(t)
-	h.authority = authority
+	h.authority, h.cert, h.key = authority, cert, key
+	h.env = append(h.env, "SSL_CERT_FILE="+authority) // for what the provider asks of clients
 	h.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: 10 * time.Second}
-	h.run(t, env, "--tls-cert", cert, "--tls-key", key)
+	h.run(t, "--tls-cert", cert, "--tls-key", key)
 	require.Contains(t, h.Issuer, "https://localhost:")
 	return h
 }
 
-func (h *house) run(t *testing.T, env []string, args ...string) {
+func (h *house) run(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program(t), append([]string{"dev", "--json", "--data", h.data,
 		"--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0", "--portal-listen", "127.0.0.1:0"}, args...)...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(os.Environ(), h.env...)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	log := &bytes.Buffer{}
@@ -89,7 +92,7 @@ func (h *house) run(t *testing.T, env []string, args ...string) {
 	require.NoError(t, json.Unmarshal(line, h), "%s", line)
 }
 
-// certify makes a certificate authority, and under it a certificate for localhost.
+// certify makes a certificate authority, and under it a certificate for this machine.
 func certify(t *testing.T) (pool *x509.CertPool, authority, cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -134,6 +137,7 @@ func (h *house) operate(t *testing.T, stdin string, into any, args ...string) {
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
 	cmd := exec.CommandContext(ctx, program(t), append(args, "--data", h.data, "--json")...)
+	cmd.Env = append(os.Environ(), h.env...)
 	cmd.Stdin = bytes.NewBufferString(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
