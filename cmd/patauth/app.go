@@ -117,11 +117,6 @@ func (c Config) outbound() *outbound.Client {
 	return outbound.New(outbound.Config{Networks: networks})
 }
 
-// backchannel tells clients of sign-outs.
-func (c Config) backchannel(db *storage.DB, signing *keys.Keys) *oauth.Backchannel {
-	return &oauth.Backchannel{DB: db, Keys: signing, Issuer: c.Issuer, Outbound: c.outbound()}
-}
-
 // internalJob answers for the process's health on the internal listener.
 func internalJob(c Config, health *provider.Health) (job, error) {
 	l, err := listen("internal_listen", c.InternalListen)

@@ -77,7 +77,7 @@ func newSigningKey(t testing.TB, kid string) (*ecdsa.PrivateKey, jose.SigningKey
 const (
 	back    = "signed out, and sent back"
 	out     = "signed out"
-	asked   = "asked first, then not sent back"
+	first   = "asked first, then not sent back"
 	sent    = "asked first, then sent back"
 	refused = "an error page"
 )
@@ -119,33 +119,33 @@ func TestLogoutRequests(t *testing.T) {
 		{"a hint of a retired key that is still published", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, nil)}}
 		}, out, ""},
-		{"nothing", func(visit) url.Values { return url.Values{} }, asked, ""},
-		{"an address of nobody", func(visit) url.Values { return url.Values{"post_logout_redirect_uri": {bye}, "state": {"x"}} }, asked, ""},
+		{"nothing", func(visit) url.Values { return url.Values{} }, first, ""},
+		{"an address of nobody", func(visit) url.Values { return url.Values{"post_logout_redirect_uri": {bye}, "state": {"x"}} }, first, ""},
 		{"client_id and its address, no hint", func(visit) url.Values {
 			return url.Values{"client_id": {h.portal.ID}, "post_logout_redirect_uri": {bye}, "state": {"s t"}}
 		}, sent, ""},
 		{"an unknown client_id", func(visit) url.Values {
 			return url.Values{"client_id": {"c-nobody"}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"no token at all", func(visit) url.Values {
 			return url.Values{"id_token_hint": {"a.b.c"}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"no token at all, of a known client", func(visit) url.Values {
 			return url.Values{"id_token_hint": {"a.b.c"}, "client_id": {h.portal.ID}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"alg none", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {none(v)}, "client_id": {h.portal.ID}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint that was changed", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {v.hint[:len(v.hint)-5] + "AAAAA"}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint of a foreign key", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, foreign, nil)}, "client_id": {h.portal.ID}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint of another issuer", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"iss": "https://other.example"})}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
-		{"an access token as the hint", func(v visit) url.Values { return url.Values{"id_token_hint": {v.tokens["access_token"].(string)}} }, asked, ""},
+		}, first, ""},
+		{"an access token as the hint", func(v visit) url.Values { return url.Values{"id_token_hint": {v.tokens["access_token"].(string)}} }, first, ""},
 		{"a hint of another session", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {h.visit(t, nil).hint}, "post_logout_redirect_uri": {bye}, "state": {"s t"}}
 		}, sent, ""},
@@ -154,16 +154,16 @@ func TestLogoutRequests(t *testing.T) {
 		}, sent, ""},
 		{"a hint without session", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"sid": ""})}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint of a client that this session gave nothing", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"aud": h.public.ID})}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint of a client that is gone", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"aud": "c-gone"})}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint for several, none of them named", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"aud": []string{h.portal.ID, "c-2"}})}, "post_logout_redirect_uri": {bye}}
-		}, asked, ""},
+		}, first, ""},
 		{"a hint for several, one of them named", func(v visit) url.Values {
 			return url.Values{"id_token_hint": {forged(t, v, retired, map[string]any{"aud": []string{h.portal.ID, "c-2"}})}, "client_id": {h.portal.ID}}
 		}, out, ""},
@@ -221,7 +221,7 @@ func TestLogoutRequests(t *testing.T) {
 					require.Empty(t, w.Header().Get("Location"))
 					require.True(t, v.signedIn())
 					return
-				case asked, sent:
+				case first, sent:
 					require.True(t, question)
 					require.True(t, v.signedIn(), "until the patient says yes")
 					w = v.do(http.MethodPost, "/logout", fieldsOf(w.Body.String()))
@@ -256,7 +256,7 @@ func TestTheHintsSubjectIsTheClientsOwn(t *testing.T) {
 	v := h.visit(t, nil)
 	c := h.listening(t, "", v.session, func(c *storage.Client, g *storage.Grant) { g.Subject = "known-as" })
 	hint := func(sub string) string {
-		token, err := h.keys.Sign("ES256", "JWT", map[string]any{"iss": issuer, "aud": c.ID, "sub": sub, "sid": v.session.ID})
+		token, err := h.keys.Sign("ES256", "JWT", map[string]any{"iss": issuer, "aud": c.ID, "sub": sub, "sid": v.session.ID, "exp": storage.Now().Unix()})
 		require.NoError(t, err)
 		return "/oauth2/logout?" + url.Values{"id_token_hint": {token}}.Encode()
 	}
