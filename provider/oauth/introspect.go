@@ -22,7 +22,7 @@ func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if caller.Public() || !caller.CanIntrospect {
-		o.fail(w, r, errClient.WithHint("The client may not introspect tokens."))
+		o.fail(w, r, errMayNotIntrospect)
 		return nil
 	}
 	answer, err := o.introspect(r, caller, token)
@@ -39,6 +39,12 @@ func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, http.StatusOK, answer)
 	return nil
+}
+
+// errMayNotIntrospect refuses a client that is who it says and is no resource
+// server: another secret would not help it.
+var errMayNotIntrospect = &fosite.RFC6749Error{
+	ErrorField: "unauthorized_client", DescriptionField: "The client may not introspect tokens.", CodeField: http.StatusForbidden,
 }
 
 // introspectionJWT is the media type of a signed answer (RFC 9701, Section 4).

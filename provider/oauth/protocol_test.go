@@ -219,8 +219,8 @@ func TestIntrospectionIsForResourceServers(t *testing.T) {
 	require.Equal(t, map[string]any{"active": false}, h.introspection(t, "junk"))
 	require.Equal(t, map[string]any{"active": false}, h.introspection(t, body["id_token"]))
 
-	status, _ := h.post("/oauth2/introspect", h.portal, h.secret, url.Values{"token": {body["access_token"].(string)}})
-	require.Equal(t, 401, status, "not registered for it")
+	status, refusal := h.post("/oauth2/introspect", h.portal, h.secret, url.Values{"token": {body["access_token"].(string)}})
+	require.Equal(t, []any{403, "unauthorized_client"}, []any{status, refusal["error"]}, "not registered for it")
 	r := httptest.NewRequest("POST", "/oauth2/introspect", strings.NewReader("token="+body["access_token"].(string)))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Authorization", "Bearer "+body["access_token"].(string))

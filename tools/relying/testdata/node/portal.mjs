@@ -130,7 +130,7 @@ await fails(client.fetchUserInfo(config, tokens.access_token, claims.sub), 'OAUT
     assert.deepEqual(await client.tokenIntrospection(server, 'unknown'), { active: false })
   }
   // The portal itself is no resource server.
-  await fails(client.tokenIntrospection(config, fresh.access_token), 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', (e) => assert.equal(e.status, 401))
+  await fails(client.tokenIntrospection(config, fresh.access_token), 'OAUTH_RESPONSE_BODY_ERROR', (e) => assert.equal(e.error, 'unauthorized_client'))
 
   await client.tokenRevocation(config, fresh.refresh_token)
   await client.tokenRevocation(config, fresh.refresh_token)
