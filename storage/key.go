@@ -8,13 +8,13 @@ import (
 // SigningKey is a key that signs tokens. Its private part is sealed to the row.
 type SigningKey struct {
 	ID          string // kid
-	Alg         string // ES256, RS256
-	State       string // pending, active, retired
+	Alg         string // RFC 7518, Section 3.1
+	State       string // pending, active, retired, compromised
 	Public      string // JWK
-	Private     []byte // sealed PKCS #8
+	Private     []byte // sealed PKCS #8; empty once the key has ended
 	CreatedAt   time.Time
 	ActivatedAt *time.Time
-	RetiredAt   *time.Time
+	RetiredAt   *time.Time // when it ended, retired or compromised
 }
 
 // TableName names the table.
@@ -26,8 +26,27 @@ func (db *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 	return out, mapErr(db.g(ctx).Order("created_at, id").Find(&out).Error)
 }
 
-// AddSigningKey stores k. Two active keys for one algorithm are an ErrConflict,
-// so that of many replicas starting at once one makes the key.
+// AddSigningKey stores k. Two active or two pending keys for one algorithm are
+// an ErrConflict, so that of many replicas one makes the key.
 func (db *DB) AddSigningKey(ctx context.Context, k *SigningKey) error {
 	return mapErr(db.g(ctx).Create(k).Error)
+}
+
+// ActivateSigningKey lets a pending key sign: ErrSpent where it is pending no
+// more, ErrConflict while another key of its algorithm is active.
+func (db *DB) ActivateSigningKey(ctx context.Context, id string, now time.Time) error {
+	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = 'pending'", id).
+		Updates(map[string]any{"state": "active", "activated_at": now}))
+}
+
+// EndSigningKey takes a key from one state to another in which it signs no more,
+// and destroys its private part: ErrSpent where it is not in that state any more.
+func (db *DB) EndSigningKey(ctx context.Context, id, from, to string, now time.Time) error {
+	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", id, from).
+		Updates(map[string]any{"state": to, "retired_at": now, "private": []byte{}}))
+}
+
+// DeleteSigningKey removes a key that has ended: ErrSpent where there is none.
+func (db *DB) DeleteSigningKey(ctx context.Context, id string) error {
+	return spentUnlessOne(db.g(ctx).Where("id = ? AND state IN ('retired', 'compromised')", id).Delete(&SigningKey{}))
 }
