@@ -33,6 +33,9 @@ var (
 	keyAge = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "patauth_signing_key_age_seconds", Help: "How long the active key of an algorithm has signed.",
 	}, []string{"alg"})
+	signingKeys = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "patauth_signing_keys", Help: "Signing keys by algorithm and state; one of each algorithm is active.",
+	}, []string{"alg", "state"})
 	cronRuns = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "patauth_cron_runs_total", Help: "Runs of periodic tasks by outcome.",
 	}, []string{"job", "outcome"})

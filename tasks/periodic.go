@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -130,15 +131,29 @@ func (w *Worker) queueHealth(context.Context) error {
 	return nil
 }
 
-// keyAges shows how long each algorithm's active key has signed.
+// keyAges shows how many keys of each algorithm are in which state, and how long
+// the active one has signed.
 func (w *Worker) keyAges(ctx context.Context) error {
 	rows, err := w.DB.SigningKeys(ctx)
-	for _, k := range rows {
-		if k.State == "active" && k.ActivatedAt != nil {
-			keyAge.WithLabelValues(k.Alg).Set(storage.Now().Sub(*k.ActivatedAt).Seconds())
+	if err != nil {
+		return err
+	}
+	for _, alg := range keys.Algorithms {
+		count := map[string]int{}
+		for _, k := range rows {
+			if k.Alg != alg {
+				continue
+			}
+			count[k.State]++
+			if k.State == "active" {
+				keyAge.WithLabelValues(alg).Set(storage.Now().Sub(keys.Since(k)).Seconds())
+			}
+		}
+		for _, state := range keys.States {
+			signingKeys.WithLabelValues(alg, state).Set(float64(count[state]))
 		}
 	}
-	return err
+	return nil
 }
 
 func note(ctx context.Context, what string, n int) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -179,7 +180,7 @@ func TestOperatorAtDev(t *testing.T) {
 	s := newSurfer(t)
 	s.register(line, "grace@example.org")
 	require.True(t, must[patientView](t, nil, "patient", "show", "grace@example.org", "--data", data).EmailVerified)
-	require.Len(t, must[[]keyView](t, nil, "key", "list", "--data", data), 2)
+	require.Len(t, must[[]keyView](t, nil, "key", "list", "--data", data), len(keys.Algorithms))
 	require.Equal(t, line.Issuer, must[map[string]any](t, nil, "config", "print", "--data", data)["issuer"])
 }
 

@@ -67,4 +67,5 @@ const (
 	SweepOutbox    = "sweep_outbox"
 	SyncUsers      = "sync_users"
 	HealthCheck    = "health_check"
+	RotateKeys     = "rotate_keys"
 )
