@@ -96,7 +96,7 @@ func (c *command) keyRetire() *cobra.Command {
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
 				err := end(ctx, db, args[0], storage.Now())
 				if errors.Is(err, keys.ErrNoSuccessor) {
-					return fmt.Errorf("%w; patauth key rotate makes one that signs a day later, with --now at once", err)
+					return fmt.Errorf("%w; patauth key rotate makes one, and with --now does not wait", err)
 				}
 				if err != nil {
 					return keysChanged(err)
