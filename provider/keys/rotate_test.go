@@ -52,9 +52,9 @@ func TestTheScheduleOfAKey(t *testing.T) {
 		for _, r := range rows {
 			require.Equal(t, r.State == "retired", len(r.Private) == 0, "the private part is destroyed at retirement")
 		}
-		at(31*day + time.Hour)
+		at(32 * day)
 		require.Equal(t, first, kids(t, db, "ES256", "retired"))
-		at(31*day + time.Hour + 2*time.Minute)
+		at(32*day + 2*time.Minute)
 		require.Empty(t, kids(t, db, "ES256", "retired"))
 		require.Equal(t, next, kids(t, db, "ES256", "active"))
 	})
@@ -168,8 +168,8 @@ func TestChangesOfKeysAreAudited(t *testing.T) {
 	require.NoError(t, keys.Rotate(ctx, db, start.Add(29*day)))
 	next := kids(t, db, "ES256", "pending")[0]
 	require.NoError(t, keys.Rotate(ctx, db, start.Add(30*day)))
-	require.NoError(t, keys.Rotate(ctx, db, start.Add(32*day)))
-	require.NoError(t, keys.Compromise(ctx, db, next, start.Add(32*day)))
+	require.NoError(t, keys.Rotate(ctx, db, start.Add(33*day)))
+	require.NoError(t, keys.Compromise(ctx, db, next, start.Add(33*day)))
 	events, err := db.AuditOf(ctx, "", 100)
 	require.NoError(t, err)
 	got := map[string][]string{}

@@ -22,8 +22,9 @@ const (
 	slack = 24 * time.Hour
 	// signFor bounds what the loss of one key gives away.
 	signFor = 30 * 24 * time.Hour
-	// longestToken is longer than anything signed is good for.
-	longestToken = time.Hour
+	// longestToken is how long anything signed may be good: no client is given
+	// tokens that last longer.
+	longestToken = 24 * time.Hour
 	// publishAfter is how long a retired key is still in the JWK Set: while
 	// anything that it signed may be good, and a day more, because no session
 	// lasts longer, and at its end the client shows an ID token of it, expired
