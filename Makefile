@@ -15,7 +15,7 @@ gotest   = $(tool) gotestsum --format standard-quiet --
 crowded  = ./storage/... ./provider/... ./tasks/... ./lis/...
 
 .DEFAULT_GOAL = help
-.PHONY: help build run test test-go test-race test-chart lint bench fuzz clean compiler
+.PHONY: help build run test test-go test-race test-tools lint bench fuzz clean compiler
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -26,8 +26,8 @@ build: compiler ## Build bin/patauth
 run: build ## Build, then run everything in one process: bin/patauth dev
 	bin/patauth dev
 
-test: build ## Run every test, with PostgreSQL, Redis and Chromium; says what it skipped
-	.ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-chart
+test: build ## Run every test, with PostgreSQL, Redis, Chromium and Node.js; says what it skipped
+	.ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-tools
 
 test-go:
 	$(GO) vet ./...
@@ -36,7 +36,7 @@ test-go:
 test-race:
 	$(gotest) -race $(crowded)
 
-test-chart: build
+test-tools: build
 	cd tools && PATAUTH_TEST_BINARY='$(CURDIR)/bin/patauth' $(GO) tool gotestsum --format standard-quiet -- ./...
 
 lint: compiler ## Check formatting, go vet, staticcheck and the chart

@@ -31,6 +31,8 @@ import (
 	"github.com/pat-authenticate/patauth/provider"
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/login"
+	"github.com/pat-authenticate/patauth/provider/oauth"
+	"github.com/pat-authenticate/patauth/provider/outbound"
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -58,33 +60,49 @@ import (
 //	capture NAME ~ REGEX    a name for the first group, in the location or body
 //	mail ADDRESS            waits for a mail; it is the body from here on
 //	claims TOKEN            the claims of an ID token, verified; they are the body
+//	jwt TYPE TOKEN          the claims of a token of another type, likewise
 //	totp NAME SEED          the present code of an authenticator app
 //	disable PATIENT         what an operator does
+//	patient ADDRESS         an account with a verified address and {password}
+//	metadata CLIENT JSON    what a client registered besides
 //
 // {NAME} is what was captured or is known from the start: issuer, public,
-// service, secret, callback, challenge, verifier, code, record, bday.
+// service, secret, callback, challenge, verifier, code, record, bday, password,
+// pkce (the challenge as it stands in a query), cookie (the session's name),
+// registration (the initial access token).
 func TestFlows(t *testing.T) {
+	for _, file := range transcripts(t) {
+		t.Run(flowName(file), func(t *testing.T) {
+			t.Parallel()
+			playFile(t, file, newHouse(t))
+		})
+	}
+}
+
+func transcripts(t *testing.T) []string {
 	files, err := filepath.Glob("testdata/flows/*.txt")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			t.Parallel()
-			text, err := os.Open(file)
-			require.NoError(t, err)
-			defer text.Close()
-			p := newPlay(t, file)
-			lines := bufio.NewScanner(text)
-			for lines.Scan() {
-				p.line++
-				if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
-					p.step(line)
-				}
-			}
-			require.NoError(t, lines.Err())
-			p.send()
-		})
+	return files
+}
+
+func flowName(file string) string { return strings.TrimSuffix(filepath.Base(file), ".txt") }
+
+// playFile plays a transcript in a house.
+func playFile(t *testing.T, file string, h *house) {
+	text, err := os.Open(file)
+	require.NoError(t, err)
+	defer text.Close()
+	p := newPlay(t, file, h)
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		p.line++
+		if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
+			p.step(line)
+		}
 	}
+	require.NoError(t, lines.Err())
+	p.send()
 }
 
 // play is one transcript being played.
@@ -105,8 +123,7 @@ type play struct {
 	body     string
 }
 
-func newPlay(t *testing.T, file string) *play {
-	h := newHouse(t)
+func newPlay(t *testing.T, file string, h *house) *play {
 	verifier := strings.Repeat("v", 43)
 	sum := sha256.Sum256([]byte(verifier))
 	return &play{
@@ -114,7 +131,10 @@ func newPlay(t *testing.T, file string) *play {
 		known: map[string]string{
 			"issuer": h.site.Issuer, "public": h.public, "service": h.service, "secret": h.secret, "callback": callback,
 			"verifier": verifier, "challenge": base64.RawURLEncoding.EncodeToString(sum[:]),
-			"code": h.code, "record": "R-1", "bday": "1975-12-10",
+			"cookie": web.Cookie(h.site.Issuer, web.SessionCookie, "", 0).Name,
+			"pkce":   "code_challenge=" + base64.RawURLEncoding.EncodeToString(sum[:]) + "&code_challenge_method=S256",
+			"code":   h.code, "record": "R-1", "bday": "1975-12-10", "password": "blue tulip kettle moon",
+			"registration": registration,
 		},
 	}
 }
@@ -154,7 +174,7 @@ func (p *play) step(line string) {
 	switch verb {
 	case "browser":
 		p.browser = rest
-	case "GET", "POST":
+	case "GET", "POST", "PUT", "DELETE", "OPTIONS":
 		p.ask(verb, p.fill(rest, plain))
 	case "submit":
 		p.submit(p.fill(rest, plain))
@@ -180,7 +200,10 @@ func (p *play) step(line string) {
 	case "mail":
 		p.body, p.location = p.house.mail(p.t, p.fill(rest, plain)), ""
 	case "claims":
-		p.claims(p.fill(rest, plain))
+		p.claims("JWT", p.fill(rest, plain))
+	case "jwt":
+		kind, token, _ := strings.Cut(rest, " ")
+		p.claims(kind, p.fill(token, plain))
 	case "totp":
 		as, seed, _ := strings.Cut(rest, " ")
 		code, err := totp.GenerateCode(strings.ReplaceAll(p.fill(seed, plain), " ", ""), time.Now())
@@ -190,6 +213,15 @@ func (p *play) step(line string) {
 		patient, err := p.house.db.PatientByEmail(context.Background(), p.fill(rest, plain))
 		require.NoError(p.t, err)
 		require.NoError(p.t, p.house.db.SetPatientDisabled(context.Background(), patient.ID, true))
+	case "patient":
+		p.house.patient(p.t, p.fill(rest, plain), p.known["password"])
+	case "metadata":
+		id, text, _ := strings.Cut(rest, " ")
+		c, err := p.house.db.Client(context.Background(), p.fill(id, plain))
+		require.NoError(p.t, err)
+		c.Metadata = storage.ClientMetadata{}
+		require.NoError(p.t, json.Unmarshal([]byte(p.fill(text, plain)), &c.Metadata))
+		require.NoError(p.t, p.house.db.UpdateClient(context.Background(), &c))
 	default:
 		p.fail("%s is no step", verb)
 	}
@@ -246,7 +278,7 @@ func (p *play) send() {
 		require.NoError(p.t, err)
 		p.jars[p.browser] = jar
 	}
-	client := &http.Client{Jar: p.jars[p.browser], CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: p.house.transport, Jar: p.jars[p.browser], CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	answer, err := client.Do(r)
 	require.NoError(p.t, err)
 	defer answer.Body.Close()
@@ -303,10 +335,10 @@ func (p *play) capture(as, rest string) {
 	p.fail("%s is not there", pattern)
 }
 
-func (p *play) claims(token string) {
+func (p *play) claims(kind, token string) {
 	var claims map[string]any
-	if err := p.house.keys.Verify(token, "JWT", &claims); err != nil {
-		p.fail("ID token: %v", err)
+	if err := p.house.keys.Verify(token, kind, &claims); err != nil {
+		p.fail("%s: %v", kind, err)
 	}
 	b, err := json.Marshal(claims)
 	require.NoError(p.t, err)
@@ -320,12 +352,18 @@ type house struct {
 	site                    *web.Site
 	public, service, secret string
 	code                    string
+	quick                   login.Config
+	transport               http.RoundTripper
 
-	mu    sync.Mutex
-	mails []tasks.Message
+	mu      sync.Mutex
+	mails   []tasks.Message
+	mailbox func() []tasks.Message // what came since it was last asked; nil where Send collects
 }
 
-const callback = "http://127.0.0.1:9999/callback"
+const (
+	callback     = "http://127.0.0.1:9999/callback"
+	registration = "an initial access token for tests"
+)
 
 func newHouse(t *testing.T) *house {
 	ctx, stop := context.WithCancel(context.Background())
@@ -338,9 +376,12 @@ func newHouse(t *testing.T) *house {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
 	h.site = &web.Site{Issuer: strings.Replace(server.URL, "127.0.0.1", "localhost", 1), Pages: pages, DB: h.db}
-	quick := login.Defaults()
-	quick.Hash.MemoryKiB, quick.Hash.Iterations = 8, 1
-	handler, err = provider.New(provider.Config{DB: h.db, Keys: h.keys, Site: h.site, Session: session.Defaults(), Login: quick})
+	h.quick = login.Defaults()
+	h.quick.Hash.MemoryKiB, h.quick.Hash.Iterations = 8, 1
+	handler, err = provider.New(provider.Config{
+		DB: h.db, Keys: h.keys, Site: h.site, Session: session.Defaults(), Login: h.quick,
+		Registration: oauth.Registration{Token: registration}, Outbound: outbound.New(outbound.Config{}),
+	})
 	require.NoError(t, err)
 
 	redis, err := tasks.ParseRedis("redis://" + miniredis.RunT(t).Addr())
@@ -365,10 +406,10 @@ func newHouse(t *testing.T) *house {
 
 func (h *house) seed(t *testing.T) {
 	ctx := context.Background()
-	everything := storage.Words{"openid", "profile", "email", "offline_access", "lab"}
+	everything := storage.Words{"openid", "profile", "email", "offline_access", "lab", "results"}
 	public := storage.Client{
 		Name: "App", AuthMethods: storage.Words{"none"}, RedirectURIs: storage.Strings{callback}, PostLogoutRedirectURIs: storage.Strings{callback},
-		GrantTypes: storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,
+		GrantTypes: storage.Words{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}, Scopes: everything,
 	}
 	service := public
 	service.Name, service.AuthMethods, service.CanIntrospect = "Service", storage.Words{"client_secret_basic"}, true
@@ -387,11 +428,28 @@ func (h *house) seed(t *testing.T) {
 	h.code = code
 }
 
+// patient makes an account that can sign in.
+func (h *house) patient(t *testing.T, email, password string) {
+	t.Helper()
+	ctx := context.Background()
+	hasher, err := login.NewHasher(h.db, h.quick.Hash)
+	require.NoError(t, err)
+	phc, err := hasher.Hash(ctx, password)
+	require.NoError(t, err)
+	p := storage.Patient{Email: email, GivenName: "Ada", FamilyName: "Example", BirthDate: "1975-12-10", Locale: "en"}
+	require.NoError(t, h.db.CreatePatient(ctx, &p))
+	require.NoError(t, h.db.SetPassword(ctx, p.ID, phc, p.CreatedAt))
+	require.NoError(t, h.db.MarkEmailVerified(ctx, p.ID, p.CreatedAt))
+}
+
 // mail waits for a mail to somebody and takes it.
 func (h *house) mail(t *testing.T, to string) string {
 	t.Helper()
 	for range 200 {
 		h.mu.Lock()
+		if h.mailbox != nil {
+			h.mails = append(h.mails, h.mailbox()...)
+		}
 		for i, m := range h.mails {
 			if m.To == to {
 				h.mails = append(h.mails[:i:i], h.mails[i+1:]...)

@@ -26,6 +26,10 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 		add(path, r.sessions.Middleware(r.site.Page(h)), methods)
 	}
 	protocol := func(path string, h web.Handler, methods []string) { add(path, r.site.OAuth(h), methods) }
+	// shared is protocol for what scripts of clients' pages may call, too.
+	shared := func(path string, h web.Handler, methods []string) {
+		add(path, r.oauth.CrossOrigin(r.site.OAuth(h)), append(slices.Clone(methods), http.MethodOptions))
+	}
 
 	// What the provider says of itself.
 	add("/.well-known/openid-configuration", r.oauth.Discovery(), get)
@@ -46,10 +50,22 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page("/logout", r.oauth.PostLogout, post)
 
 	// Clients.
-	protocol("/oauth2/token", r.oauth.Token, post)
-	protocol("/oauth2/userinfo", r.oauth.UserInfo, both)
+	shared("/oauth2/token", r.oauth.Token, post)
+	shared("/oauth2/userinfo", r.oauth.UserInfo, both)
 	protocol("/oauth2/introspect", r.oauth.Introspect, post)
-	protocol("/oauth2/revoke", r.oauth.Revoke, post)
+	shared("/oauth2/revoke", r.oauth.Revoke, post)
+
+	// Devices without a keyboard, and the patients who allow them.
+	protocol("/oauth2/device", r.oauth.Device, post)
+	page("/device", r.oauth.GetDevice, get)
+	page("/device", r.oauth.PostDevice, post)
+	page("/device/{request}", r.oauth.GetDeviceAnswer, get)
+
+	// Clients that register themselves.
+	protocol("/oauth2/register", r.oauth.Register, post)
+	protocol("/oauth2/register/{client}", r.oauth.ReadRegistration, get)
+	protocol("/oauth2/register/{client}", r.oauth.ReplaceRegistration, []string{http.MethodPut})
+	protocol("/oauth2/register/{client}", r.oauth.DeleteRegistration, []string{http.MethodDelete})
 
 	// Getting in.
 	page("/register", r.login.GetRegister, get)

@@ -77,7 +77,7 @@ func (db *DB) CredentialFailed(ctx context.Context, id string, now time.Time) (d
 // were since the first within window. The counter is found by a keyed digest:
 // who it was is not kept.
 func (db *DB) CountAttempt(ctx context.Context, what, whom string, window time.Duration, now time.Time) (int, error) {
-	id := what + ":" + hex.EncodeToString(db.MAC("attempt", []byte(what+":"+whom)))
+	id := db.attemptID(what, whom)
 	var n int
 	err := db.g(ctx).Raw(`INSERT INTO attempt (id, tries, expires_at) VALUES (?, 1, ?)
 		ON CONFLICT (id) DO UPDATE SET
@@ -85,6 +85,16 @@ func (db *DB) CountAttempt(ctx context.Context, what, whom string, window time.D
 			expires_at = CASE WHEN attempt.expires_at <= ? THEN excluded.expires_at ELSE attempt.expires_at END
 		RETURNING tries`, id, now.Add(window), now, now).Scan(&n).Error
 	return n, mapErr(err)
+}
+
+// ForgiveAttempt takes one counted doing back, because it was right: so callers can
+// count before they look, and a burst of guesses finds nothing that it may not.
+func (db *DB) ForgiveAttempt(ctx context.Context, what, whom string) error {
+	return mapErr(db.g(ctx).Exec("UPDATE attempt SET tries = tries - 1 WHERE id = ? AND tries > 0", db.attemptID(what, whom)).Error)
+}
+
+func (db *DB) attemptID(what, whom string) string {
+	return what + ":" + hex.EncodeToString(db.MAC("attempt", []byte(what+":"+whom)))
 }
 
 // DeleteExpiredAttempts removes counters whose window is over, up to limit.

@@ -70,7 +70,9 @@ type Client struct {
 // specifications; the last four are ours. The zero value is what a client has
 // that registered nothing.
 type ClientMetadata struct {
-	ApplicationType string          `json:"application_type,omitempty"` // web (""), native
+	// ApplicationType is web or native, and says which redirect URIs go; an
+	// operator's client may be neither ("").
+	ApplicationType string          `json:"application_type,omitempty"`
 	JWKS            json.RawMessage `json:"jwks,omitempty"`
 	JWKSURI         string          `json:"jwks_uri,omitempty"`
 	// TokenEndpointAuthSigningAlg is the one algorithm of the client's
@@ -144,6 +146,20 @@ func (Client) TableName() string { return "client" }
 // Public reports whether the client cannot keep a secret (RFC 6749, Section 2.1).
 func (c Client) Public() bool { return c.AuthMethods.Has("none") }
 
+// UsesSecret reports whether the client authenticates by a secret of ours.
+func (c Client) UsesSecret() bool {
+	return c.AuthMethods.Has("client_secret_basic") || c.AuthMethods.Has("client_secret_post")
+}
+
+// SetRedirectURIs gives c other redirect URIs. Where the origins followed from the
+// old ones, they will follow from the new ones.
+func (c *Client) SetRedirectURIs(uris []string) {
+	if c.Public() && slices.Equal(c.Origins, origins(c.RedirectURIs)) {
+		c.Origins = nil
+	}
+	c.RedirectURIs = uris
+}
+
 const purposeClientSecret = "client-secret"
 
 // NewClientSecret adds a generated secret of 256 bits to c and returns it; it
@@ -155,6 +171,19 @@ func (db *DB) NewClientSecret(c *Client) string {
 		c.Secrets.V = c.Secrets.V[:2]
 	}
 	return secret
+}
+
+// SettleClientSecret gives c a secret where it authenticates by one and has none,
+// and returns it as NewClientSecret does. Secrets that are not used go.
+func (db *DB) SettleClientSecret(c *Client) string {
+	if !c.UsesSecret() {
+		c.Secrets.V = nil
+		return ""
+	}
+	if len(c.Secrets.V) > 0 {
+		return ""
+	}
+	return db.NewClientSecret(c)
 }
 
 // ClientSecretValid compares secret with the live ones of c in constant time.
@@ -187,15 +216,36 @@ func (c *Client) complete() {
 	if c.IDTokenAlg == "" {
 		c.IDTokenAlg = "ES256"
 	}
-	if len(c.Origins) > 0 || !c.Public() {
-		return
+	if len(c.Origins) == 0 && c.Public() {
+		c.Origins = origins(c.RedirectURIs)
 	}
-	for _, uri := range c.RedirectURIs {
+}
+
+// origins are those of uris that a page can have.
+func origins(uris []string) Strings {
+	var out Strings
+	for _, uri := range uris {
 		u, err := url.Parse(uri)
-		if err == nil && (u.Scheme == "https" || u.Scheme == "http") && !slices.Contains(c.Origins, u.Scheme+"://"+u.Host) {
-			c.Origins = append(c.Origins, u.Scheme+"://"+u.Host)
+		if err == nil && (u.Scheme == "https" || u.Scheme == "http") && !slices.Contains(out, u.Scheme+"://"+u.Host) {
+			out = append(out, u.Scheme+"://"+u.Host)
 		}
 	}
+	return out
+}
+
+// ChangeClient updates the client with what change makes of it: nobody else
+// changes it meanwhile. change must reach for nothing outside the database.
+func (db *DB) ChangeClient(ctx context.Context, id string, change func(*Client)) (Client, error) {
+	var c Client
+	err := db.Tx(ctx, func(ctx context.Context) error {
+		c = Client{}
+		if err := locked(db.g(ctx)).Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error; err != nil {
+			return mapErr(err)
+		}
+		change(&c)
+		return db.UpdateClient(ctx, &c)
+	})
+	return c, err
 }
 
 // UpdateClient writes everything about c but its ID and times; ErrNotFound
@@ -223,6 +273,14 @@ func (db *DB) DeleteClient(ctx context.Context, id string, now time.Time) error 
 func (db *DB) Client(ctx context.Context, id string) (Client, error) {
 	var c Client
 	err := db.g(ctx).Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error
+	return c, mapErr(err)
+}
+
+// RegisteredClient finds the client that holds the registration access token of
+// the digest.
+func (db *DB) RegisteredClient(ctx context.Context, id string, digest []byte) (Client, error) {
+	var c Client
+	err := db.g(ctx).Where("id = ? AND registration = ? AND disabled_at IS NULL", id, digest).Take(&c).Error
 	return c, mapErr(err)
 }
 

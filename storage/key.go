@@ -5,11 +5,20 @@ import (
 	"time"
 )
 
+// The states of a signing key, in the order of its life. A compromised key has
+// left that order: nothing it signed counts.
+const (
+	KeyPending     = "pending"     // published, does not sign yet
+	KeyActive      = "active"      // signs; one per algorithm
+	KeyRetired     = "retired"     // published, signs no more
+	KeyCompromised = "compromised" // neither
+)
+
 // SigningKey is a key that signs tokens. Its private part is sealed to the row.
 type SigningKey struct {
 	ID          string // kid
 	Alg         string // RFC 7518, Section 3.1
-	State       string // pending, active, retired, compromised
+	State       string
 	Public      string // JWK
 	Private     []byte // sealed PKCS #8; empty once the key has ended
 	CreatedAt   time.Time
@@ -35,8 +44,8 @@ func (db *DB) AddSigningKey(ctx context.Context, k *SigningKey) error {
 // ActivateSigningKey lets a pending key sign: ErrSpent where it is pending no
 // more, ErrConflict while another key of its algorithm is active.
 func (db *DB) ActivateSigningKey(ctx context.Context, id string, now time.Time) error {
-	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = 'pending'", id).
-		Updates(map[string]any{"state": "active", "activated_at": now}))
+	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", id, KeyPending).
+		Updates(map[string]any{"state": KeyActive, "activated_at": now}))
 }
 
 // EndSigningKey takes a key from one state to another in which it signs no more,
@@ -48,5 +57,5 @@ func (db *DB) EndSigningKey(ctx context.Context, id, from, to string, now time.T
 
 // DeleteSigningKey removes a key that has ended: ErrSpent where there is none.
 func (db *DB) DeleteSigningKey(ctx context.Context, id string) error {
-	return spentUnlessOne(db.g(ctx).Where("id = ? AND state IN ('retired', 'compromised')", id).Delete(&SigningKey{}))
+	return spentUnlessOne(db.g(ctx).Where("id = ? AND state IN ?", id, []string{KeyRetired, KeyCompromised}).Delete(&SigningKey{}))
 }

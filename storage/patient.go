@@ -25,6 +25,7 @@ type Patient struct {
 	FamilyName      string
 	BirthDate       string // YYYY-MM-DD, or "" where it is not known
 	Locale          string // "en", "de", or "" for the browser's wish
+	More            PatientMore
 	// WebAuthnHandle is 64 random bytes that name the account to authenticators
 	// (WebAuthn, Section 14.6.1: no personal data in the user handle).
 	WebAuthnHandle []byte `gorm:"column:webauthn_handle"`
@@ -121,16 +122,18 @@ func (db *DB) MarkEmailVerified(ctx context.Context, id string, now time.Time) e
 	})
 }
 
-// UpdateProfile writes what a patient says about themselves.
-func (db *DB) UpdateProfile(ctx context.Context, id, given, family, birthDate, locale string) error {
+// UpdateProfile writes what a patient says about themselves: the names, birth
+// date, language and More of p.
+func (db *DB) UpdateProfile(ctx context.Context, p Patient) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
-		r := db.g(ctx).Model(&Patient{}).Where("id = ?", id).Updates(map[string]any{
-			"given_name": given, "family_name": family, "birth_date": birthDate, "locale": locale, "updated_at": Now(),
+		r := db.g(ctx).Model(&Patient{}).Where("id = ?", p.ID).Updates(map[string]any{
+			"given_name": p.GivenName, "family_name": p.FamilyName, "birth_date": p.BirthDate, "locale": p.Locale,
+			"more": p.More, "updated_at": Now(),
 		})
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "patient.profile_changed", Actor: "patient:" + id, Subject: id, Object: "patient:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "patient.profile_changed", Actor: "patient:" + p.ID, Subject: p.ID, Object: "patient:" + p.ID})
 	})
 }
 

@@ -2,7 +2,10 @@ package storage_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,4 +129,58 @@ func FuzzParseEmail(f *testing.F) {
 		require.NotContains(t, s, "\n")
 		require.NotContains(t, s, "\r")
 	})
+}
+
+func TestProfilesChange(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx := context.Background()
+		p, other := somebody(t, db, "ada@example.org"), somebody(t, db, "b@example.org")
+		at := p.CreatedAt.Add(-time.Hour)
+		p.FamilyName, p.BirthDate, p.Locale = "King", "1975-12-10", "de"
+		p.More = storage.PatientMore{
+			MiddleName: "Augusta", PhoneNumber: "+442079460018", PhoneVerifiedAt: &at,
+			Address: storage.Address{Street: "12 St James's Square\nFlat 3", Country: "GB"},
+		}
+		p.Email = "eve@example.org" // no part of the profile
+		time.Sleep(time.Millisecond)
+		require.NoError(t, db.UpdateProfile(ctx, p))
+		got, err := db.PatientByID(ctx, p.ID)
+		require.NoError(t, err)
+		require.True(t, got.UpdatedAt.After(p.UpdatedAt))
+		require.True(t, at.Equal(*got.More.PhoneVerifiedAt))
+		got.More.PhoneVerifiedAt, got.UpdatedAt, got.CreatedAt, p.Email = &at, p.UpdatedAt, p.CreatedAt, "ada@example.org"
+		require.Equal(t, p, got)
+
+		got.More = storage.PatientMore{}
+		require.NoError(t, db.UpdateProfile(ctx, got))
+		got, err = db.PatientByID(ctx, p.ID)
+		require.NoError(t, err)
+		require.Zero(t, got.More)
+		second, err := db.PatientByID(ctx, other.ID)
+		require.NoError(t, err)
+		require.Equal(t, other.FamilyName, second.FamilyName, "nobody else changed")
+		require.ErrorIs(t, db.UpdateProfile(ctx, storage.Patient{ID: "nobody"}), storage.ErrNotFound)
+	})
+}
+
+// The previous release does not know the column more.
+func TestAPatientOfThePreviousRelease(t *testing.T) {
+	for driver, dsn := range map[string]func(*testing.T) string{
+		"sqlite3": func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "patauth.db") },
+		"pgx":     func(t *testing.T) string { return storagetest.PostgresURL(t) },
+	} {
+		t.Run(driver, func(t *testing.T) {
+			dsn := dsn(t)
+			db := storagetest.Open(t, dsn)
+			raw, err := sql.Open(driver, strings.TrimPrefix(dsn, "sqlite:"))
+			require.NoError(t, err)
+			defer raw.Close()
+			_, err = raw.Exec(`INSERT INTO patient (id, email, given_name, family_name, birth_date, locale, webauthn_handle, created_at, updated_at)
+				VALUES ('p1', 'ada@example.org', 'Ada', 'Byron', '', '', $1, $2, $2)`, []byte("handle"), storage.Now())
+			require.NoError(t, err)
+			p, err := db.PatientByEmail(context.Background(), "ada@example.org")
+			require.NoError(t, err)
+			require.Zero(t, p.More)
+		})
+	}
 }

@@ -318,6 +318,8 @@ func (db *DB) DeleteExpiredTokens(ctx context.Context, now time.Time, limit int)
 	for _, t := range []struct{ table, key string }{
 		{"oauth_code", "digest"}, {"oauth_access", "digest"}, {"oauth_refresh", "digest"},
 		{"auth_request", "id"}, {"oauth_grant", "id"},
+		{"used_jti", "digest"},
+		{"device", "id"},
 	} {
 		r := db.g(ctx).Exec("DELETE FROM "+t.table+" WHERE "+t.key+" IN (SELECT "+t.key+" FROM "+t.table+
 			" WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", now.Add(-usedKept), limit)

@@ -30,12 +30,12 @@ var (
 	queueAge = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "patauth_task_oldest_age_seconds", Help: "How long the oldest pending task has waited.",
 	}, []string{"queue"})
+	keyStates = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "patauth_signing_keys", Help: "Signing keys, by algorithm and state.",
+	}, []string{"alg", "state"})
 	keyAge = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "patauth_signing_key_age_seconds", Help: "How long the active key of an algorithm has signed.",
 	}, []string{"alg"})
-	signingKeys = promauto.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "patauth_signing_keys", Help: "Signing keys by algorithm and state; one of each algorithm is active.",
-	}, []string{"alg", "state"})
 	cronRuns = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "patauth_cron_runs_total", Help: "Runs of periodic tasks by outcome.",
 	}, []string{"job", "outcome"})

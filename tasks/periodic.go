@@ -145,12 +145,12 @@ func (w *Worker) keyAges(ctx context.Context) error {
 				continue
 			}
 			count[k.State]++
-			if k.State == "active" {
+			if k.State == storage.KeyActive {
 				keyAge.WithLabelValues(alg).Set(storage.Now().Sub(keys.Since(k)).Seconds())
 			}
 		}
 		for _, state := range keys.States {
-			signingKeys.WithLabelValues(alg, state).Set(float64(count[state]))
+			keyStates.WithLabelValues(alg, state).Set(float64(count[state]))
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ func gauges(t *testing.T, name string) map[string]float64 {
 	return out
 }
 
-func TestTheHourlyTaskKeepsOneKeyOfEachAlgorithm(t *testing.T) {
+func TestTheTaskKeepsOneKeyOfEachAlgorithm(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
 	r, err := ParseRedis("redis://" + miniredis.RunT(t).Addr())
 	require.NoError(t, err)

@@ -29,7 +29,7 @@ func (w *Worker) schedule() []periodicTask {
 		{queue.SweepOutbox, time.Minute, w.sweepOutbox},
 		{queue.SyncUsers, 5 * time.Minute, w.syncUsers},
 		{queue.HealthCheck, time.Minute, w.healthCheck},
-		{queue.RotateKeys, time.Hour, w.rotateKeys},
+		{queue.RotateKeys, 15 * time.Minute, w.rotateKeys},
 	}
 }
 

@@ -103,24 +103,6 @@ func TestClientsOfTheOperator(t *testing.T) {
 	require.Len(t, must[[]clientView](t, env, "client", "list"), 2)
 	_, err := patauth(t, env, "client", "show", "nobody")
 	require.ErrorIs(t, err, storage.ErrNotFound)
-
-	for _, row := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"--redirect-uri", "https://a.example/"}, "--name: is required"},
-		{[]string{"--name", "x"}, "--redirect-uri: authorization_code needs one"},
-		{[]string{"--name", "x", "--redirect-uri", "http://portal.example.org/cb"}, "neither https"},
-		{[]string{"--name", "x", "--redirect-uri", "https://a.example/#x"}, "neither https"},
-		{[]string{"--name", "x", "--redirect-uri", "https://a.example/", "--grant", "password"}, "--grant: must be of"},
-		{[]string{"--name", "x", "--public", "--grant", "client_credentials"}, "needs a client with a secret"},
-		{[]string{"--name", "x", "--auth-method", "none", "--redirect-uri", "https://a.example/"}, "--public goes with"},
-		{[]string{"--name", "x", "--redirect-uri", "https://a.example/", "--id-token-alg", "none"}, "--id-token-alg"},
-		{[]string{"--name", "x", "--redirect-uri", "https://a.example/", "--scope", `a\b`}, "is not a scope"},
-	} {
-		_, err := patauth(t, env, append([]string{"client", "create"}, row.args...)...)
-		require.ErrorContains(t, err, row.want, row.args)
-	}
 }
 
 func TestPatientsOfTheOperator(t *testing.T) {
@@ -232,4 +214,41 @@ func TestTheOperatorMendsWhatWaits(t *testing.T) {
 	require.Equal(t, "applied", again["outcome"])
 	invited := must[map[string]any](t, nil, "lis", "invite", "lab9", "R-9", "--data", data)
 	require.Regexp(t, `^[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}$`, invited["code"])
+}
+
+func TestKeysOnTheCommandLine(t *testing.T) {
+	env := sqliteEnv(t)
+	must[map[string]any](t, env, "migrate")
+	state := func(views []keyView, alg string) (ids map[string]string) {
+		ids = map[string]string{}
+		for _, v := range views {
+			if v.Alg == alg {
+				ids[v.State] = v.ID
+			}
+		}
+		return ids
+	}
+	// A first start makes them; here the command does.
+	first := state(must[[]keyView](t, env, "key", "rotate", "--now", "--alg", "ES256"), "ES256")
+	require.Len(t, first, 1)
+	waiting := state(must[[]keyView](t, env, "key", "rotate", "--alg", "ES256"), "ES256")
+	require.Equal(t, first["active"], waiting["active"])
+	again := state(must[[]keyView](t, env, "key", "rotate", "--alg", "ES256"), "ES256")
+	require.Equal(t, waiting, again, "one waits already")
+	now := state(must[[]keyView](t, env, "key", "rotate", "--now", "--alg", "ES256"), "ES256")
+	require.Equal(t, map[string]string{"active": waiting["pending"], "retired": first["active"]}, now)
+	out, err := patauth(t, env, "key", "list")
+	require.NoError(t, err)
+	require.Contains(t, out, "signs until ")
+	require.Contains(t, out, "published until ")
+
+	_, err = patauth(t, env, "key", "retire", now["active"])
+	require.ErrorContains(t, err, "rotate it first")
+	gone := state(must[[]keyView](t, env, "key", "retire", "--compromised", now["active"]), "ES256")
+	require.Equal(t, now["active"], gone["compromised"])
+	require.NotContains(t, []string{now["active"], now["retired"]}, gone["active"], "a new one signs")
+	_, err = patauth(t, env, "key", "retire", "unknown")
+	require.ErrorIs(t, err, storage.ErrNotFound)
+	_, err = patauth(t, env, "key", "rotate", "--alg", "HS256")
+	require.ErrorContains(t, err, "--alg: must be of ES256")
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +42,9 @@ func (c *command) workload(name, short string, do func(context.Context, Config, 
 // app answers patients and relying parties.
 func (c *command) app() *cobra.Command {
 	return c.workload("app", "Answer patients and relying parties", func(ctx context.Context, config Config, db *storage.DB) error {
+		if err := allProve(ctx, config, db); err != nil {
+			return err
+		}
 		signing, err := keys.Open(ctx, db)
 		if err != nil {
 			return err
@@ -73,6 +78,25 @@ func (c *command) app() *cobra.Command {
 		return run(ctx, health, config.Drain,
 			serve(open, public, nil), internal, signing.Run, tasks.NewRelay(db, redis).Run)
 	})
+}
+
+// allProve refuses, in production mode, to serve clients that are spared PKCE
+// (RFC 9700, Section 2.1.1).
+func allProve(ctx context.Context, config Config, db *storage.DB) error {
+	if config.Mode != production {
+		return nil
+	}
+	all, err := db.ListClients(ctx)
+	if err != nil {
+		return err
+	}
+	var spared []error
+	for _, n := range all {
+		if n.Metadata.PKCEExempt && n.DisabledAt == nil {
+			spared = append(spared, fmt.Errorf("client %s goes without PKCE, which production mode refuses: run patauth client update %s --pkce-exempt=false", n.ID, n.ID))
+		}
+	}
+	return errors.Join(spared...)
 }
 
 // provider is what the public listener is put together from.

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -17,144 +17,211 @@ import (
 )
 
 func (c *command) client() *cobra.Command {
-	return group("client", "Relying parties and resource servers", c.clientCreate(), c.clientList(), c.clientShow())
+	return group("client", "Relying parties and resource servers", c.clientCreate(), c.clientList(), c.clientShow(),
+		c.clientUpdate(), c.clientRotateSecret(), c.clientDelete())
 }
 
 // clientView is a client as it is printed.
 type clientView struct {
-	ID                     string     `json:"id"`
-	Secret                 string     `json:"secret,omitempty"` // only when it was made
-	Name                   string     `json:"name"`
-	Public                 bool       `json:"public"`
-	AuthMethods            []string   `json:"auth_methods"`
-	RedirectURIs           []string   `json:"redirect_uris"`
-	PostLogoutRedirectURIs []string   `json:"post_logout_redirect_uris"`
-	GrantTypes             []string   `json:"grant_types"`
-	Scopes                 []string   `json:"scopes"`
-	Audience               []string   `json:"audience"`
-	IDTokenAlg             string     `json:"id_token_alg"`
-	CanIntrospect          bool       `json:"can_introspect"`
-	FirstParty             bool       `json:"first_party"`
-	CreatedAt              time.Time  `json:"created_at"`
-	DisabledAt             *time.Time `json:"disabled_at,omitempty"`
+	ID                     string                 `json:"id"`
+	Secret                 string                 `json:"secret,omitempty"` // only when it was made
+	Name                   string                 `json:"name"`
+	Public                 bool                   `json:"public"`
+	AuthMethods            []string               `json:"auth_methods"`
+	SecretsMadeAt          []time.Time            `json:"secrets_made_at"` // of those that are live
+	RedirectURIs           []string               `json:"redirect_uris"`
+	PostLogoutRedirectURIs []string               `json:"post_logout_redirect_uris"`
+	Origins                []string               `json:"origins"`
+	GrantTypes             []string               `json:"grant_types"`
+	Scopes                 []string               `json:"scopes"`
+	Audience               []string               `json:"audience"`
+	IDTokenAlg             string                 `json:"id_token_alg"`
+	CanIntrospect          bool                   `json:"can_introspect"`
+	FirstParty             bool                   `json:"first_party"`
+	Metadata               storage.ClientMetadata `json:"metadata"`
+	SelfRegistered         bool                   `json:"self_registered"`
+	CreatedAt              time.Time              `json:"created_at"`
+	DisabledAt             *time.Time             `json:"disabled_at,omitempty"`
 }
 
 func viewClient(c storage.Client) clientView {
 	list := func(s []string) []string { return append([]string{}, s...) }
+	made := []time.Time{}
+	for _, s := range c.Secrets.V {
+		made = append(made, s.CreatedAt)
+	}
 	return clientView{
-		ID: c.ID, Name: c.Name, Public: c.Public(), AuthMethods: list(c.AuthMethods),
-		RedirectURIs: list(c.RedirectURIs), PostLogoutRedirectURIs: list(c.PostLogoutRedirectURIs),
+		ID: c.ID, Name: c.Name, Public: c.Public(), AuthMethods: list(c.AuthMethods), SecretsMadeAt: made,
+		RedirectURIs: list(c.RedirectURIs), PostLogoutRedirectURIs: list(c.PostLogoutRedirectURIs), Origins: list(c.Origins),
 		GrantTypes: list(c.GrantTypes), Scopes: list(c.Scopes), Audience: list(c.Audience), IDTokenAlg: c.IDTokenAlg,
-		CanIntrospect: c.CanIntrospect, FirstParty: c.FirstParty, CreatedAt: c.CreatedAt, DisabledAt: c.DisabledAt,
+		CanIntrospect: c.CanIntrospect, FirstParty: c.FirstParty, Metadata: c.Metadata, SelfRegistered: c.Registration != nil,
+		CreatedAt: c.CreatedAt.UTC(), DisabledAt: c.DisabledAt,
 	}
 }
 
-var (
-	grants  = []string{"authorization_code", "refresh_token", "client_credentials"}
-	methods = []string{"none", "client_secret_basic", "client_secret_post"}
-)
-
-// checkClient says everything that is wrong with a client to be registered.
-func checkClient(c storage.Client) error {
-	var faults []error
-	bad := func(is bool, format string, args ...any) {
-		if is {
-			faults = append(faults, fmt.Errorf(format, args...))
+// printClient shows a client that was made or changed, and its new secret.
+func (c *command) printClient(cmd *cobra.Command, n storage.Client, secret string) error {
+	view := viewClient(n)
+	view.Secret = secret
+	return c.print(cmd, view, func() {
+		fmt.Fprintln(cmd.OutOrStdout(), "id:    ", view.ID)
+		if secret != "" {
+			fmt.Fprintln(cmd.OutOrStdout(), "secret:", secret, "(it is not shown again)")
 		}
+	})
+}
+
+// checkClient says everything that is wrong with n, by the names of its
+// metadata, and settles its sector.
+func checkClient(ctx context.Context, config Config, n *storage.Client) error {
+	err := oauth.CheckClient(ctx, config.outbound(), n)
+	if n.Metadata.PKCEExempt && config.Mode == production {
+		err = errors.Join(err, errors.New("pkce_exempt: is for development mode"))
 	}
-	bad(strings.TrimSpace(c.Name) == "" || len(c.Name) > 100, "--name: is required, at most 100 bytes")
-	for _, m := range c.AuthMethods {
-		bad(!slices.Contains(methods, m), "--auth-method: must be of %s", strings.Join(methods, ", "))
-	}
-	bad(c.Public() && len(c.AuthMethods) > 1, "--auth-method: a public client has none")
-	for _, g := range c.GrantTypes {
-		bad(!slices.Contains(grants, g), "--grant: must be of %s", strings.Join(grants, ", "))
-	}
-	bad(c.Public() && c.GrantTypes.Has("client_credentials"), "--grant: client_credentials needs a client with a secret")
-	bad(c.GrantTypes.Has("authorization_code") && len(c.RedirectURIs) == 0, "--redirect-uri: authorization_code needs one")
-	for _, uri := range c.RedirectURIs {
-		bad(!oauth.RedirectAllowed(uri), "--redirect-uri: %q is neither https, nor http on a loopback address, nor of a private-use scheme", uri)
-	}
-	for _, uri := range append(c.PostLogoutRedirectURIs, c.Audience...) {
-		u, err := url.Parse(uri)
-		bad(err != nil || u.Scheme == "" || u.Host == "" || u.Fragment != "", "%q is not an absolute URL without fragment", uri)
-	}
-	for _, s := range c.Scopes {
-		// RFC 6749, Section 3.3: scope-token.
-		bad(strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }), "--scope: %q is not a scope", s)
-	}
-	bad(!slices.Contains(keys.Algorithms, c.IDTokenAlg), "--id-token-alg: must be of %s", strings.Join(keys.Algorithms, ", "))
-	bad(c.CanIntrospect && c.Public(), "--can-introspect: needs a client with a secret")
-	return errors.Join(faults...)
+	return err
+}
+
+// audited does something to a client, and writes down that the operator did.
+func audited(ctx context.Context, db *storage.DB, event, id string, do func(context.Context) error) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
+		if err := do(ctx); err != nil {
+			return fmt.Errorf("client %s: %w", id, err)
+		}
+		return db.Audit(ctx, storage.AuditEvent{Event: event, Actor: "operator", Object: "client:" + id})
+	})
 }
 
 func (c *command) clientCreate() *cobra.Command {
-	var (
-		n                  storage.Client
-		public             bool
-		scopes, auth, give []string
-		redirects, after   []string
-		audience           []string
-	)
-	cmd := &cobra.Command{
-		Use: "create", Short: "Register a client; its secret is shown once", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			n.RedirectURIs, n.PostLogoutRedirectURIs, n.Audience, n.GrantTypes = redirects, after, audience, give
-			n.Scopes = strings.Fields(strings.Join(scopes, " "))
-			n.AuthMethods = auth
-			if public && !cmd.Flags().Changed("auth-method") {
-				n.AuthMethods = storage.Words{"none"}
-			}
-			if public != n.Public() {
-				return fmt.Errorf("--public goes with --auth-method none")
-			}
-			if err := checkClient(n); err != nil {
+	cmd := &cobra.Command{Use: "create", Short: "Register a client; its secret is shown once", Args: cobra.NoArgs}
+	flags := newClientFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		config, err := c.load("migrate")
+		if err != nil {
+			return err
+		}
+		n := storage.Client{
+			AuthMethods: storage.Words{"client_secret_basic"}, GrantTypes: storage.Words{"authorization_code", "refresh_token"},
+			Scopes: storage.Words{"openid", "profile", "email"}, IDTokenAlg: keys.Algorithms[0],
+		}
+		if err := flags.apply(&n); err != nil {
+			return err
+		}
+		if err := checkClient(cmd.Context(), config, &n); err != nil {
+			return err
+		}
+		return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+			secret, err := createClient(ctx, db, &n)
+			if err != nil {
 				return err
 			}
-			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
-				view := clientView{}
-				secret, err := createClient(ctx, db, &n)
-				if err != nil {
-					return err
-				}
-				view = viewClient(n)
-				view.Secret = secret
-				return c.print(cmd, view, func() {
-					fmt.Fprintln(cmd.OutOrStdout(), "id:    ", view.ID)
-					if secret != "" {
-						fmt.Fprintln(cmd.OutOrStdout(), "secret:", secret, "(it is not shown again)")
-					}
-				})
-			})
-		},
+			return c.printClient(cmd, n, secret)
+		})
 	}
-	f := cmd.Flags()
-	f.StringVar(&n.Name, "name", "", "what patients are shown")
-	f.StringArrayVar(&redirects, "redirect-uri", nil, "redirect URI; may be repeated")
-	f.StringArrayVar(&after, "post-logout-redirect-uri", nil, "where sign-out may lead back to; may be repeated")
-	f.StringSliceVar(&give, "grant", []string{"authorization_code", "refresh_token"}, "grant types")
-	f.StringSliceVar(&scopes, "scope", []string{"openid", "profile", "email"}, "scopes that the client may ask for")
-	f.StringArrayVar(&audience, "audience", nil, "resource that the client may ask tokens for; may be repeated")
-	f.BoolVar(&public, "public", false, "the client cannot keep a secret (an app, a page)")
-	f.StringSliceVar(&auth, "auth-method", []string{"client_secret_basic"}, "none, client_secret_basic, client_secret_post")
-	f.StringVar(&n.IDTokenAlg, "id-token-alg", keys.Algorithms[0], "how ID tokens are signed")
-	f.BoolVar(&n.CanIntrospect, "can-introspect", false, "the client is a resource server that may ask about tokens")
-	f.BoolVar(&n.FirstParty, "first-party", false, "patients are not asked for consent")
 	return cmd
 }
 
-// createClient stores n and, unless it is public, makes its secret.
+// createClient stores n and, if it uses one, makes its secret.
 func createClient(ctx context.Context, db *storage.DB, n *storage.Client) (secret string, err error) {
-	if !n.Public() {
-		secret = db.NewClientSecret(n)
-	}
+	secret = db.SettleClientSecret(n)
 	err = db.Tx(ctx, func(ctx context.Context) error {
 		if err := db.CreateClient(ctx, n); err != nil {
 			return fmt.Errorf("create client: %w", err)
 		}
-		return db.Audit(ctx, storage.AuditEvent{Event: "client.created", Actor: "operator", Object: "client:" + n.ID})
+		return db.Audit(ctx, storage.AuditEvent{Event: "client.registered", Actor: "operator", Object: "client:" + n.ID})
 	})
 	return secret, err
+}
+
+func (c *command) clientUpdate() *cobra.Command {
+	cmd := &cobra.Command{Use: "update ID", Short: "Change what the flags say about a client, and nothing else", Args: cobra.ExactArgs(1)}
+	flags := newClientFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		config, err := c.load("migrate")
+		if err != nil {
+			return err
+		}
+		return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+			// Once to see whether it can be, and once more, in case that the client
+			// has changed meanwhile: nothing is asked of the network under a lock.
+			n, err := db.Client(ctx, args[0])
+			if err != nil {
+				return fmt.Errorf("client %s: %w", args[0], err)
+			}
+			if err := flags.apply(&n); err != nil {
+				return err
+			}
+			if err := checkClient(ctx, config, &n); err != nil {
+				return err
+			}
+			secret, sector := "", n.Metadata.Sector
+			err = audited(ctx, db, "client.updated", n.ID, func(ctx context.Context) (err error) {
+				var refused error
+				n, err = db.ChangeClient(ctx, n.ID, func(n *storage.Client) {
+					refused = flags.apply(n)
+					n.Metadata.Sector = sector
+					secret = db.SettleClientSecret(n)
+				})
+				return errors.Join(err, refused)
+			})
+			if err != nil {
+				return err
+			}
+			return c.printClient(cmd, n, secret)
+		})
+	}
+	return cmd
+}
+
+func (c *command) clientRotateSecret() *cobra.Command {
+	only := false
+	cmd := &cobra.Command{
+		Use: "rotate-secret ID", Short: "Give a client another secret; the one before stays live", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+				var n storage.Client
+				secret := ""
+				err := audited(ctx, db, "client.secret_rotated", args[0], func(ctx context.Context) (err error) {
+					n, err = db.ChangeClient(ctx, args[0], func(n *storage.Client) {
+						if only {
+							n.Secrets.V = nil
+						}
+						if n.UsesSecret() {
+							secret = db.NewClientSecret(n)
+						}
+					})
+					if err == nil && secret == "" {
+						err = errors.New("does not authenticate by a secret")
+					}
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				return c.printClient(cmd, n, secret)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&only, "only", false, "no other secret stays live")
+	return cmd
+}
+
+func (c *command) clientDelete() *cobra.Command {
+	return &cobra.Command{
+		Use: "delete ID", Short: "Shut a client for good; its tokens die at once", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+				err := audited(ctx, db, "client.deleted", args[0], func(ctx context.Context) error {
+					return db.DeleteClient(ctx, args[0], storage.Now())
+				})
+				if err != nil {
+					return err
+				}
+				return c.print(cmd, map[string]string{"deleted": args[0]}, func() {
+					fmt.Fprintln(cmd.OutOrStdout(), "deleted:", args[0])
+				})
+			})
+		},
+	}
 }
 
 func (c *command) clientList() *cobra.Command {
@@ -171,13 +238,16 @@ func (c *command) clientList() *cobra.Command {
 					views = append(views, viewClient(x))
 				}
 				return c.print(cmd, views, func() {
-					table(cmd, "ID\tNAME\tKIND\tGRANTS", func(line func(...any)) {
+					table(cmd, "ID\tNAME\tAUTHENTICATION\tGRANTS\tBY\tSTATE", func(line func(...any)) {
 						for _, v := range views {
-							kind := "confidential"
-							if v.Public {
-								kind = "public"
+							by, state := "operator", "live"
+							if v.SelfRegistered {
+								by = "itself"
 							}
-							line(v.ID, v.Name, kind, strings.Join(v.GrantTypes, " "))
+							if v.DisabledAt != nil {
+								state = "deleted"
+							}
+							line(v.ID, v.Name, strings.Join(v.AuthMethods, " "), strings.Join(v.GrantTypes, " "), by, state)
 						}
 					})
 				})
@@ -200,25 +270,36 @@ func (c *command) clientShow() *cobra.Command {
 					return fmt.Errorf("client %s: %w", args[0], storage.ErrNotFound)
 				}
 				v := viewClient(all[i])
-				return c.print(cmd, v, func() {
-					table(cmd, "id\t"+v.ID, func(line func(...any)) {
-						line("name", v.Name)
-						line("authentication", strings.Join(v.AuthMethods, " "))
-						line("grants", strings.Join(v.GrantTypes, " "))
-						line("scopes", strings.Join(v.Scopes, " "))
-						line("redirect URIs", strings.Join(v.RedirectURIs, " "))
-						line("after sign-out", strings.Join(v.PostLogoutRedirectURIs, " "))
-						line("audience", strings.Join(v.Audience, " "))
-						line("ID tokens", v.IDTokenAlg)
-						line("may introspect", v.CanIntrospect)
-						line("first party", v.FirstParty)
-						line("created", v.CreatedAt.Format(time.RFC3339))
-						if v.DisabledAt != nil {
-							line("disabled", v.DisabledAt.Format(time.RFC3339))
-						}
-					})
-				})
+				return c.print(cmd, v, func() { showClient(cmd, v) })
 			})
 		},
 	}
+}
+
+// showClient prints everything about a client.
+func showClient(cmd *cobra.Command, v clientView) {
+	table(cmd, "id\t"+v.ID, func(line func(...any)) {
+		line("name", v.Name)
+		line("authentication", strings.Join(v.AuthMethods, " "))
+		for _, made := range v.SecretsMadeAt {
+			line("secret made", made.Format(time.RFC3339))
+		}
+		line("grants", strings.Join(v.GrantTypes, " "))
+		line("scopes", strings.Join(v.Scopes, " "))
+		line("redirect URIs", strings.Join(v.RedirectURIs, " "))
+		line("after sign-out", strings.Join(v.PostLogoutRedirectURIs, " "))
+		line("origins", strings.Join(v.Origins, " "))
+		line("audience", strings.Join(v.Audience, " "))
+		line("ID tokens", v.IDTokenAlg)
+		line("may introspect", v.CanIntrospect)
+		line("first party", v.FirstParty)
+		line("registered itself", v.SelfRegistered)
+		line("created", v.CreatedAt.Format(time.RFC3339))
+		if v.DisabledAt != nil {
+			line("deleted", v.DisabledAt.Format(time.RFC3339))
+		}
+		if b, err := json.Marshal(v.Metadata); err == nil {
+			line("metadata", string(b))
+		}
+	})
 }

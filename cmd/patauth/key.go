@@ -79,7 +79,7 @@ func (c *command) keyRotate() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&algs, "alg", nil, "`algorithm`; may be repeated (default: all)")
+	f.StringSliceVar(&algs, "alg", nil, "`algorithms`; may be repeated (default: all)")
 	f.BoolVar(&now, "now", false, "sign with the new keys at once, before relying parties know them")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,10 @@ import (
 )
 
 func (c *command) patient() *cobra.Command {
-	return group("patient", "Patients' accounts", c.patientCreate(), c.patientList(), c.patientShow())
+	return group("patient", "Patients' accounts", c.patientCreate(), c.patientList(), c.patientShow(),
+		c.patientDisable("disable", "Shut an account: no sign-in, no sessions, no access of apps", true),
+		c.patientDisable("enable", "Open a shut account again; what ended stays ended", false),
+		c.patientSessions(), c.patientRevokeSessions())
 }
 
 // patientView is a patient as it is printed.
@@ -29,6 +33,7 @@ type patientView struct {
 	Locale        string     `json:"locale"`
 	CreatedAt     time.Time  `json:"created_at"`
 	DisabledAt    *time.Time `json:"disabled_at,omitempty"`
+	storage.PatientMore
 	// Only shown for one patient.
 	Credentials []string `json:"credentials,omitempty"` // kinds
 	Lab         *labView `json:"lab,omitempty"`
@@ -43,6 +48,7 @@ func viewPatient(p storage.Patient) patientView {
 	return patientView{
 		ID: p.ID, Email: p.Email, EmailVerified: p.EmailVerifiedAt != nil, GivenName: p.GivenName, FamilyName: p.FamilyName,
 		BirthDate: p.BirthDate, Locale: p.Locale, CreatedAt: p.CreatedAt, DisabledAt: p.DisabledAt,
+		PatientMore: p.More,
 	}
 }
 
@@ -50,17 +56,24 @@ func (c *command) patientCreate() *cobra.Command {
 	var (
 		p                storage.Patient
 		verified, secret bool
+		file             string
 	)
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make an account; without a password the patient registers with the address", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			email, err := storage.ParseEmail(p.Email)
-			if err != nil {
-				return fmt.Errorf("--email: %w", err)
+			now := storage.Now()
+			if file != "" {
+				told, err := readClaims(file, now)
+				if err != nil {
+					return fmt.Errorf("--claims: %w", err)
+				}
+				p.Email, p.Locale = cmp.Or(p.Email, told.Email), cmp.Or(p.Locale, told.Locale)
+				p.GivenName, p.FamilyName = cmp.Or(p.GivenName, told.GivenName), cmp.Or(p.FamilyName, told.FamilyName)
+				p.BirthDate, p.More = cmp.Or(p.BirthDate, told.BirthDate), told.More
+				verified = verified || told.EmailVerifiedAt != nil
 			}
-			p.Email = email
-			if _, err := time.Parse(time.DateOnly, p.BirthDate); p.BirthDate != "" && err != nil {
-				return errors.New("--birth-date: must be YYYY-MM-DD")
+			if err := checkPatient(&p, now); err != nil {
+				return err
 			}
 			password := ""
 			if secret {
@@ -112,6 +125,7 @@ func (c *command) patientCreate() *cobra.Command {
 	f.StringVar(&p.BirthDate, "birth-date", "", "birth date, YYYY-MM-DD")
 	f.StringVar(&p.Locale, "locale", "", "language of pages and mails: en or de")
 	f.BoolVar(&verified, "verified", false, "the address is known to be the patient's")
+	f.StringVar(&file, "claims", "", "`file` of a JSON object of standard claims (OpenID Connect Core, Section 5.1); the other flags go before it")
 	f.BoolVar(&secret, "password-stdin", false, "read a password from standard input")
 	return cmd
 }
@@ -156,13 +170,9 @@ func (c *command) patientShow() *cobra.Command {
 		Use: "show ID|EMAIL", Short: "Show a patient", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
-				find := db.PatientByID
-				if strings.Contains(args[0], "@") {
-					find = db.PatientByEmail
-				}
-				p, err := find(ctx, args[0])
+				p, err := findPatient(ctx, db, args[0])
 				if err != nil {
-					return fmt.Errorf("patient %s: %w", args[0], err)
+					return err
 				}
 				v := viewPatient(p)
 				creds, err := db.Credentials(ctx, p.ID)
@@ -184,6 +194,8 @@ func (c *command) patientShow() *cobra.Command {
 						line("verified", v.EmailVerified)
 						line("name", strings.TrimSpace(v.GivenName+" "+v.FamilyName))
 						line("birth date", v.BirthDate)
+						line("locale", v.Locale)
+						v.more(line)
 						line("credentials", strings.Join(v.Credentials, " "))
 						if v.Lab != nil {
 							line("lab record", v.Lab.Record+" of "+v.Lab.Authority)
@@ -196,5 +208,22 @@ func (c *command) patientShow() *cobra.Command {
 				})
 			})
 		},
+	}
+}
+
+// more prints what the patient told besides.
+func (v patientView) more(line func(...any)) {
+	for _, x := range [][2]string{
+		{"middle name", v.MiddleName}, {"nickname", v.Nickname}, {"user name", v.PreferredUsername}, {"gender", v.Gender},
+		{"time zone", v.Zoneinfo}, {"website", v.Website}, {"picture", v.Picture}, {"profile", v.Profile}, {"phone", v.PhoneNumber},
+		{"street", strings.ReplaceAll(v.Address.Street, "\n", ", ")}, {"postal code", v.Address.PostalCode}, {"town", v.Address.Locality},
+		{"region", v.Address.Region}, {"country", v.Address.Country},
+	} {
+		if x[1] != "" {
+			line(x[0], x[1])
+		}
+	}
+	if v.PhoneVerifiedAt != nil {
+		line("phone verified", v.PhoneVerifiedAt.Format(time.RFC3339))
 	}
 }

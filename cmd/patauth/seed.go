@@ -14,12 +14,12 @@ const testCallback = "http://127.0.0.1:9999/callback"
 
 // seed makes what a newcomer and a test need, once; a restart finds it again.
 func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL string) error {
-	everything := storage.Words{"openid", "profile", "email", "offline_access", "lab"}
+	everything := storage.Words{"openid", "profile", "email", "address", "phone", "offline_access", "lab"}
 	if i.Client.ID == "" {
 		made, err := seedClient(ctx, db, storage.Client{
 			Name: "Test app", AuthMethods: storage.Words{"none"}, RedirectURIs: storage.Strings{testCallback},
 			PostLogoutRedirectURIs: storage.Strings{testCallback, "http://127.0.0.1:9999/"},
-			GrantTypes:             storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,
+			GrantTypes:             storage.Words{"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"}, Scopes: everything,
 		})
 		if err != nil {
 			return err

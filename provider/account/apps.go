@@ -61,7 +61,7 @@ func (a *Account) PostRevokeApp(w http.ResponseWriter, r *http.Request) error {
 }
 
 // scopes are those that the pages have words for, in their order there.
-var scopes = []string{"openid", "profile", "email", "lab", "offline_access"}
+var scopes = []string{"openid", "profile", "email", "address", "phone", "lab", "offline_access"}
 
 func appsIn(lang string, all []storage.App) []app {
 	var out []app

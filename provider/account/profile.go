@@ -3,6 +3,7 @@ package account
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"github.com/pat-authenticate/patauth/provider/web"
@@ -13,9 +14,86 @@ import (
 type profileView struct {
 	Email                            string
 	Given, Family, BirthDate, Locale string
+	Reach, More                      []field
+	Open                             bool // More is not folded away
 	Langs                            []string
 	Today                            string
 	Problems                         map[string]string // field → key
+}
+
+// field is an optional one of the form: an input of a type, lines or a choice.
+// Label, Hint and Problem are keys; Hint and Problem may be "".
+type field struct {
+	Name, Kind, Autocomplete, Label, Hint, Value, Problem string
+	Choices                                               []string
+}
+
+// fieldOf says how a claim is asked for, and what is said where its value cannot
+// be kept. Where the browser has a word for it, the field is named by that (HTML,
+// autofill field names), else Autocomplete is off.
+type fieldOf struct {
+	claim, name, kind, autocomplete string
+	hint, problem                   string
+	value                           func(*storage.PatientMore) *string
+}
+
+// reach is how a patient is reached, more the rest, in the order of the page.
+var (
+	reach = []fieldOf{
+		{"phone_number", "tel", "tel", "tel", "account.field.tel.how", "account.problem.tel", func(m *storage.PatientMore) *string { return &m.PhoneNumber }},
+		{"street_address", "street-address", "lines", "street-address", "", "account.problem.lines", func(m *storage.PatientMore) *string { return &m.Address.Street }},
+		{"postal_code", "postal-code", "text", "postal-code", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Address.PostalCode }},
+		{"locality", "address-level2", "text", "address-level2", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Address.Locality }},
+		{"region", "address-level1", "text", "address-level1", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Address.Region }},
+		{"country", "country-name", "text", "country-name", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Address.Country }},
+	}
+	more = []fieldOf{
+		{"middle_name", "additional-name", "text", "additional-name", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.MiddleName }},
+		{"nickname", "nickname", "text", "nickname", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Nickname }},
+		{"preferred_username", "preferred-username", "text", "off", "account.field.preferred-username.how", "account.problem.text", func(m *storage.PatientMore) *string { return &m.PreferredUsername }},
+		{"gender", "sex", "choice", "sex", "", "account.problem.text", func(m *storage.PatientMore) *string { return &m.Gender }},
+		{"zoneinfo", "time-zone", "text", "off", "account.field.time-zone.how", "account.problem.zone", func(m *storage.PatientMore) *string { return &m.Zoneinfo }},
+		{"website", "url", "url", "url", "account.field.link.how", "account.problem.link", func(m *storage.PatientMore) *string { return &m.Website }},
+		{"picture", "photo", "url", "photo", "account.field.link.how", "account.problem.link", func(m *storage.PatientMore) *string { return &m.Picture }},
+		{"profile", "public-profile", "url", "off", "account.field.link.how", "account.problem.link", func(m *storage.PatientMore) *string { return &m.Profile }},
+	}
+)
+
+// genders are those that there are words for: the two of OpenID Connect Core,
+// Section 5.1, which allows others, and one for whom neither fits.
+var genders = []string{"female", "male", "other"}
+
+// fields fills in a form with what was told.
+func (v *profileView) fields(of []fieldOf, told storage.PatientMore) []field {
+	var out []field
+	for _, f := range of {
+		shown := field{
+			Name: f.name, Kind: f.kind, Autocomplete: f.autocomplete,
+			Label: "account.field." + f.name, Hint: f.hint, Value: *f.value(&told), Problem: v.Problems[f.name],
+		}
+		if f.kind == "choice" {
+			shown.Choices = genders
+		}
+		out = append(out, shown)
+	}
+	return out
+}
+
+// tell shows what was told; More is open where there is something to be seen.
+func (v *profileView) tell(told storage.PatientMore) {
+	v.Reach, v.More = v.fields(reach, told), v.fields(more, told)
+	v.Open = slices.ContainsFunc(v.More, func(f field) bool { return f.Value != "" })
+}
+
+// typed is what the form says in the place of before. What a form does not ask
+// for stays: a page of an earlier release may still be open.
+func typed(form url.Values, before storage.PatientMore) storage.PatientMore {
+	for _, f := range slices.Concat(reach, more) {
+		if form.Has(f.name) {
+			*f.value(&before) = form.Get(f.name)
+		}
+	}
+	return before
 }
 
 // GetProfile shows the form. GET /account/profile
@@ -28,10 +106,12 @@ func (a *Account) GetProfile(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.show(w, r, "account_profile", profileView{
+	v := profileView{
 		Email: p.Email, Given: p.GivenName, Family: p.FamilyName, BirthDate: p.BirthDate, Locale: p.Locale,
 		Langs: a.site.Pages.Langs, Today: today(),
-	})
+	}
+	v.tell(p.More)
+	return a.show(w, r, "account_profile", v)
 }
 
 // PostProfile takes the form. What the lab knows about the patient is not
@@ -67,10 +147,23 @@ func (a *Account) PostProfile(w http.ResponseWriter, r *http.Request) error {
 	if v.Locale != "" && !slices.Contains(v.Langs, v.Locale) {
 		v.Problems["language"] = "account.problem.language"
 	}
+	told := typed(form, p.More)
+	kept := told.Normal()
+	faults := kept.Faults()
+	for _, f := range slices.Concat(reach, more) {
+		if slices.Contains(faults, f.claim) {
+			v.Problems[f.name] = f.problem
+		}
+	}
 	if len(v.Problems) > 0 {
+		v.tell(told)
 		return a.again(w, r, "account_profile", v)
 	}
-	if err := a.db.UpdateProfile(ctx, s.PatientID, v.Given, v.Family, v.BirthDate, v.Locale); err != nil {
+	if kept.PhoneNumber != p.More.PhoneNumber {
+		kept.PhoneVerifiedAt = nil
+	}
+	p.GivenName, p.FamilyName, p.BirthDate, p.Locale, p.More = v.Given, v.Family, v.BirthDate, v.Locale, kept
+	if err := a.db.UpdateProfile(ctx, p); err != nil {
 		return fmt.Errorf("change profile: %w", err)
 	}
 	return web.Redirect(w, r, "/account")

@@ -151,7 +151,7 @@ func (k *Keys) load(ctx context.Context, rows []storage.SigningKey) (*set, error
 			}
 			continue
 		}
-		if r.State == "compromised" {
+		if r.State == storage.KeyCompromised {
 			continue
 		}
 		var public jose.JSONWebKey
@@ -160,7 +160,7 @@ func (k *Keys) load(ctx context.Context, rows []storage.SigningKey) (*set, error
 		}
 		s.public[r.ID] = public
 		published.Keys = append(published.Keys, public)
-		if r.State != "active" {
+		if r.State != storage.KeyActive {
 			continue
 		}
 		der, err := k.db.Unseal("signing_key", "private", r.ID, r.Private)

@@ -64,7 +64,7 @@ func Replace(ctx context.Context, db *storage.DB, alg string, now time.Time) err
 	if err != nil {
 		return err
 	}
-	return t.replace(ctx, l, "retired")
+	return t.replace(ctx, l, storage.KeyRetired)
 }
 
 // Retire ends a key before its time. What it signed stays good. An active key
@@ -78,15 +78,15 @@ func Retire(ctx context.Context, db *storage.DB, id string, now time.Time) error
 		return err
 	case ended(k):
 		return fmt.Errorf("key %s is %s: %w", id, k.State, ErrEnded)
-	case k.State == "pending":
-		return t.alone(ctx, k, "retired")
+	case k.State == storage.KeyPending:
+		return t.alone(ctx, k, storage.KeyRetired)
 	case l.pending == nil:
 		return fmt.Errorf("key %s signs: %w for %s is waiting", id, ErrNoSuccessor, k.Alg)
 	case now.Before(l.published()):
 		return fmt.Errorf("key %s signs: %w before %s, when relying parties know key %s",
 			id, ErrNoSuccessor, l.published().Format(time.RFC3339), l.pending.ID)
 	}
-	return t.replace(ctx, l, "retired")
+	return t.replace(ctx, l, storage.KeyRetired)
 }
 
 // Compromise ends a key that somebody else may hold: it leaves the JWK Set, and
@@ -98,12 +98,12 @@ func Compromise(ctx context.Context, db *storage.DB, id string, now time.Time) e
 	switch {
 	case err != nil:
 		return err
-	case k.State == "compromised":
+	case k.State == storage.KeyCompromised:
 		return fmt.Errorf("key %s is compromised: %w", id, ErrEnded)
-	case k.State == "active":
-		return t.replace(ctx, l, "compromised")
+	case k.State == storage.KeyActive:
+		return t.replace(ctx, l, storage.KeyCompromised)
 	}
-	return t.alone(ctx, k, "compromised")
+	return t.alone(ctx, k, storage.KeyCompromised)
 }
 
 // A turn changes keys on somebody's behalf at one time. Of two turns at once the
@@ -149,7 +149,7 @@ func (t turn) find(ctx context.Context, id string) (storage.SigningKey, line, er
 func (t turn) advance(ctx context.Context, l line) error {
 	switch {
 	case l.active == nil, l.pending != nil && !t.now.Before(l.takesOver()):
-		return t.replace(ctx, l, "retired")
+		return t.replace(ctx, l, storage.KeyRetired)
 	case l.pending == nil && !t.now.Before(l.due()):
 		return t.prepare(ctx, l.alg)
 	}
@@ -162,7 +162,7 @@ func (t turn) prepare(ctx context.Context, alg string) error {
 	if err != nil {
 		return err
 	}
-	k.State = "pending"
+	k.State = storage.KeyPending
 	if err := t.db.Tx(ctx, func(ctx context.Context) error { return t.add(ctx, k) }); err != nil {
 		return fmt.Errorf("prepare %s key: %w", alg, err)
 	}
@@ -178,7 +178,7 @@ func (t turn) replace(ctx context.Context, l line, state string) error {
 		if fresh, err = t.generate(l.alg); err != nil {
 			return err
 		}
-		fresh.State, fresh.ActivatedAt = "active", &t.now
+		fresh.State, fresh.ActivatedAt = storage.KeyActive, &t.now
 	}
 	err := t.db.Tx(ctx, func(ctx context.Context) error {
 		if l.active != nil {

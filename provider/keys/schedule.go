@@ -8,7 +8,7 @@ import (
 )
 
 // States lists the states of a key.
-var States = []string{"pending", "active", "retired", "compromised"}
+var States = []string{storage.KeyPending, storage.KeyActive, storage.KeyRetired, storage.KeyCompromised}
 
 // The schedule of a key. It is pending, active, retired and gone; or compromised
 // at any time, and gone as late as one that retired.
@@ -43,9 +43,9 @@ func lineOf(rows []storage.SigningKey, alg string) line {
 	for _, r := range rows {
 		switch {
 		case r.Alg != alg:
-		case r.State == "active":
+		case r.State == storage.KeyActive:
 			l.active = &r
-		case r.State == "pending":
+		case r.State == storage.KeyPending:
 			l.pending = &r
 		}
 	}
@@ -76,14 +76,16 @@ func gone(k storage.SigningKey, now time.Time) bool {
 	return ended(k) && !now.Before(Since(k).Add(publishAfter))
 }
 
-func ended(k storage.SigningKey) bool { return k.State == "retired" || k.State == "compromised" }
+func ended(k storage.SigningKey) bool {
+	return k.State == storage.KeyRetired || k.State == storage.KeyCompromised
+}
 
 // Since is when the key came into its state.
 func Since(k storage.SigningKey) time.Time {
 	switch {
 	case ended(k) && k.RetiredAt != nil:
 		return *k.RetiredAt
-	case k.State == "active" && k.ActivatedAt != nil:
+	case k.State == storage.KeyActive && k.ActivatedAt != nil:
 		return *k.ActivatedAt
 	}
 	return k.CreatedAt
@@ -98,11 +100,11 @@ func Next(rows []storage.SigningKey, k storage.SigningKey) (state string, at tim
 		return "gone", Since(k).Add(publishAfter)
 	case !slices.Contains(Algorithms, k.Alg):
 		return "", time.Time{}
-	case k.State == "pending":
+	case k.State == storage.KeyPending:
 		return "active", l.takesOver()
-	case k.State == "active" && l.pending != nil:
+	case k.State == storage.KeyActive && l.pending != nil:
 		return "retired", l.takesOver()
-	case k.State == "active":
+	case k.State == storage.KeyActive:
 		return "retired", l.ends()
 	}
 	return "", time.Time{}

@@ -266,6 +266,22 @@ func TestALinkIsSpentOnceByMany(t *testing.T) {
 	})
 }
 
+// What an operator or a stranger said of an address before its mailbox answered
+// is not the account's.
+func TestTheMailboxStartsWithNothingTold(t *testing.T) {
+	p := newSQLitePlace(t)
+	waiting := storage.Patient{Email: "ada@example.org", GivenName: "Eve", More: storage.PatientMore{PhoneNumber: "+442079460018"}}
+	require.NoError(t, p.db.CreatePatient(t.Context(), &waiting))
+	b := p.browser()
+	b.register("ada@example.org", goodPassword).is(200)
+	b.post("/verify-email", "token", p.token("ada@example.org")).is(200)
+	got, err := p.db.PatientByID(t.Context(), waiting.ID)
+	require.NoError(t, err)
+	require.NotNil(t, got.EmailVerifiedAt)
+	require.Equal(t, "Ada", got.GivenName)
+	require.Zero(t, got.More)
+}
+
 func TestOnlyTheMailboxLearns(t *testing.T) {
 	p := newSQLitePlace(t)
 	ctx := context.Background()

@@ -53,7 +53,7 @@ func (l *Login) GetRegister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return l.site.Render(w, r, http.StatusOK, "login_register", registerView{Flow: flow, Today: today()})
+	return l.site.Render(w, r, http.StatusOK, "login_register", registerView{Flow: flow, Today: today(), Email: l.hint(r.Context(), flow)})
 }
 
 // PostRegister takes the form. POST /register

@@ -26,7 +26,25 @@ func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return l.showLogin(w, r, http.StatusOK, signinView{Flow: flow})
+	return l.showLogin(w, r, http.StatusOK, signinView{Flow: flow, Email: l.hint(r.Context(), flow)})
+}
+
+// hint is the address that the client believes the patient to sign in with, ""
+// where it gave none (OpenID Connect Core, Section 3.1.2.1, login_hint). It only
+// fills the field in, so a request that cannot be read is no failure.
+func (l *Login) hint(ctx context.Context, flow web.Flow) string {
+	if flow.Request == "" {
+		return ""
+	}
+	a, err := l.db.AuthRequest(ctx, flow.Request, storage.Now())
+	if err != nil {
+		return ""
+	}
+	email, err := storage.ParseEmail(a.Params.Get("login_hint"))
+	if err != nil {
+		return ""
+	}
+	return email
 }
 
 func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v signinView) error {

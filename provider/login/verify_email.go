@@ -145,7 +145,9 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge) (web.Flow, erro
 		if err := l.db.EndSessions(ctx, p.ID, "", now); err != nil {
 			return err
 		}
-		if err := l.db.UpdateProfile(ctx, p.ID, reg.Given, reg.Family, reg.BirthDate, reg.Locale); err != nil {
+		p.GivenName, p.FamilyName, p.BirthDate, p.Locale = reg.Given, reg.Family, reg.BirthDate, reg.Locale
+		p.More = storage.PatientMore{}
+		if err := l.db.UpdateProfile(ctx, p); err != nil {
 			return err
 		}
 		if err := l.db.SetPassword(ctx, p.ID, reg.PHC, now); err != nil {

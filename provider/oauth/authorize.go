@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/ory/fosite"
@@ -99,17 +100,16 @@ func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, 
 	if err != nil {
 		return a, request{}, err
 	}
-	browser, err := web.ReadCookie(r, o.issuer, flowCookie)
-	if err != nil && !errors.Is(err, http.ErrNoCookie) {
+	if err := o.began(r, a); err != nil {
 		return a, request{}, err
-	}
-	if subtle.ConstantTimeCompare(storage.Digest(browser), a.Binding) != 1 {
-		web.Event(r.Context(), "oauth.flow.moved")
-		return a, request{}, web.ErrDenied
 	}
 	c, err := o.db.Client(r.Context(), a.ClientID)
 	if err != nil {
 		return a, request{}, err
+	}
+	if a.DeviceID != "" {
+		q, err := o.loadDevice(r.Context(), a, c)
+		return a, q, err
 	}
 	// The client may have changed since: what was registered then must be now.
 	if err := checkRedirect(c, a.Params.Get("redirect_uri")); err != nil {
@@ -121,12 +121,25 @@ func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, 
 	return a, q, nil
 }
 
+// began checks that this browser began a.
+func (o *OAuth) began(r *http.Request, a storage.AuthRequest) error {
+	browser, err := web.ReadCookie(r, o.issuer, flowCookie)
+	if err != nil && !errors.Is(err, http.ErrNoCookie) {
+		return err
+	}
+	if subtle.ConstantTimeCompare(storage.Digest(browser), a.Binding) != 1 {
+		web.Event(r.Context(), "oauth.flow.moved")
+		return web.ErrDenied
+	}
+	return nil
+}
+
 // Dispatch handles GET /oauth2/auth/{id}: it asks next and sends the browser
 // there. Steps return here and never lead to one another.
 func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
 	a, q, err := o.load(r, mux.Vars(r)["id"])
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	now := storage.Now()
 	f, err := o.facts(r, q)
@@ -152,7 +165,7 @@ func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
 	case stepConsent:
 		return web.Redirect(w, r, "/consent"+flow.Query())
 	}
-	return o.issue(w, r, a, q, f.session)
+	return o.issue(w, r, a, q, f)
 }
 
 func (o *OAuth) facts(r *http.Request, q request) (facts, error) {
@@ -163,6 +176,9 @@ func (o *OAuth) facts(r *http.Request, q request) (facts, error) {
 	}
 	f.session = s
 	var err error
+	if f.subject, err = o.subject(r.Context(), q.client, s.PatientID); err != nil {
+		return f, err
+	}
 	if f.second, err = session.Second(r.Context(), o.db, s.PatientID, q.need()); err != nil {
 		return f, err
 	}
@@ -185,15 +201,10 @@ func (o *OAuth) finish(w http.ResponseWriter, r *http.Request, a storage.AuthReq
 
 // issue answers the request with a code, once: request, grant and code are one
 // transaction.
-func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, s *storage.Session) error {
+func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, f facts) error {
 	now := storage.Now()
 	g := newGrant()
-	g.Grant = storage.Grant{
-		ID: storage.NewID(), ClientID: q.client.ID, PatientID: s.PatientID, SessionID: s.ID,
-		Scopes: q.scopes, Audience: q.audience, Offline: q.scopes.Has("offline_access"),
-		AuthTime: s.AuthTime, ACR: session.ACR(s), AMR: session.AMR(s),
-		CreatedAt: now, ExpiresAt: now.Add(grantLife),
-	}
+	g.Grant = q.grant(f, now)
 	g.code = storage.Code{
 		RedirectURI: a.Params.Get("redirect_uri"), CodeChallenge: q.challenge, Nonce: q.nonce, RequestedAt: a.RequestedAt,
 	}
@@ -202,9 +213,7 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	ar.RedirectURI, ar.ResponseTypes, ar.State = q.redirect, fosite.Arguments{"code"}, q.state
 	ar.RequestedScope, ar.GrantedScope = fosite.Arguments(q.scopes), fosite.Arguments(q.scopes)
 	ar.RequestedAudience, ar.GrantedAudience = fosite.Arguments(q.audience), fosite.Arguments(q.audience)
-	ar.Form = url.Values{
-		"redirect_uri": {g.code.RedirectURI}, "code_challenge": {q.challenge}, "code_challenge_method": {"S256"},
-	}
+	ar.Form = url.Values{"redirect_uri": {g.code.RedirectURI}}
 	var resp fosite.AuthorizeResponder
 	err := o.db.Tx(r.Context(), func(ctx context.Context) error {
 		if err := o.db.FinishAuthRequest(ctx, a.ID, now); err != nil {
@@ -220,8 +229,35 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
 	}
-	web.Event(r.Context(), "oauth.code.issued", "patient_id", s.PatientID)
+	authorizations.WithLabelValues("ok").Inc()
+	web.Event(r.Context(), "oauth.code.issued", "patient_id", g.PatientID)
 	return o.respond(w, r, q, url.Values{"code": {resp.GetCode()}})
+}
+
+// life is how long the grant of q lasts at most.
+func (q request) life() time.Duration { return lifetime(q.client.Metadata.Lifetimes.Grant, grantLife) }
+
+// grant is what a request whose needs are met gives its client.
+func (q request) grant(f facts, now time.Time) storage.Grant {
+	s := f.session
+	g := storage.Grant{
+		ID: storage.NewID(), ClientID: q.client.ID, PatientID: s.PatientID, SessionID: s.ID,
+		Scopes: q.scopes, Audience: q.audience, Offline: q.scopes.Has("offline_access"), Claims: storage.JSON[storage.Claims]{V: q.claims},
+		AuthTime: s.AuthTime, ACR: session.ACR(s), AMR: session.AMR(s),
+		CreatedAt: now, ExpiresAt: now.Add(q.life()),
+	}
+	if f.subject != s.PatientID {
+		g.Subject = f.subject
+	}
+	// Of the classes that are essential the strongest one that was reached: a
+	// client that names what it knows is told nothing else.
+	told := 0
+	for _, w := range q.acr {
+		if n := session.Strength(w); n > told && n <= session.Strength(session.ACR(s)) {
+			told, g.ACR = n, w
+		}
+	}
+	return g
 }
 
 // respond sends p to the client's redirect URI, with state as it came and iss

@@ -2,9 +2,12 @@ package oauth
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/ory/fosite"
@@ -21,75 +24,83 @@ type idTokens struct{ o *OAuth }
 func (t idTokens) GenerateIDToken(ctx context.Context, life time.Duration, r fosite.Requester) (string, error) {
 	g, c := r.GetSession().(*grant), r.GetClient().(client)
 	now := time.Now()
-	claims := map[string]any{
-		"iss": t.o.issuer, "sub": g.PatientID, "aud": c.ID,
+	// The other claims come from userinfo (Section 5.4), but for those that were
+	// asked for here, and for the lab record, which a portal needs at once.
+	scopes := storage.Words{}
+	if g.Scopes.Has("lab") {
+		scopes = storage.Words{"lab"}
+	}
+	claims, err := t.o.about(ctx, g.PatientID, scopes, g.Claims.V.IDToken)
+	if err != nil {
+		return "", err
+	}
+	for k, v := range map[string]any{
+		"iss": t.o.issuer, "sub": g.Sub(), "aud": c.ID,
 		"exp": now.Add(life).Unix(), "iat": now.Unix(), "auth_time": g.AuthTime.Unix(),
-		"acr": g.ACR, "amr": g.AMR, "sid": g.SessionID, "at_hash": g.id.AccessTokenHash,
-		"jti": storage.NewID(),
+		"acr": g.ACR, "amr": g.AMR, "sid": g.SessionID, "jti": storage.NewID(),
+		"at_hash": halfHash(c.IDTokenAlg, g.access),
+	} {
+		claims[k] = v
 	}
 	if g.code.Nonce != "" {
 		claims["nonce"] = g.code.Nonce
 	}
-	// The other claims come from userinfo (Section 5.4); a portal needs the lab
-	// record at once.
-	lab, err := t.o.labClaim(ctx, g.PatientID, g.Scopes)
-	if err != nil {
-		return "", err
-	}
-	if lab != nil {
-		claims["lab"] = lab
-	}
 	return t.o.keys.Sign(c.IDTokenAlg, "JWT", claims)
 }
 
-// profile are the claims about a patient that scopes open.
-// OpenID Connect Core, Section 5.4; lab is ours.
-func (o *OAuth) profile(ctx context.Context, p storage.Patient, scopes storage.Words) (map[string]any, error) {
-	claims := map[string]any{"sub": p.ID}
-	set := func(k, v string) {
-		if v != "" {
-			claims[k] = v
+// halfHash is the left half of the hash of an access token, by the hash of the
+// ID token's alg (OpenID Connect Core, Section 3.1.3.6): SHA-512 for Ed25519,
+// SHA-256 for the others we have.
+func halfHash(alg, token string) string {
+	sum := sha256.Sum256([]byte(token))
+	half := sum[:16]
+	if alg == "EdDSA" {
+		sum := sha512.Sum512([]byte(token))
+		half = sum[:32]
+	}
+	return base64.RawURLEncoding.EncodeToString(half)
+}
+
+// about are the claims about a patient that scopes open, and those named one by
+// one.
+func (o *OAuth) about(ctx context.Context, patientID string, scopes storage.Words, names []string) (map[string]any, error) {
+	claims := map[string]any{}
+	wanted := func(scope, name string) bool { return scopes.Has(scope) || slices.Contains(names, name) }
+	if wanted("lab", "lab") {
+		_, record, err := o.db.LinkOf(ctx, patientID)
+		if err == nil {
+			claims["lab"] = labRecord{Authority: record.Authority, Record: record.Value}
+		} else if !errors.Is(err, storage.ErrNotFound) {
+			return nil, fmt.Errorf("lab claim: %w", err)
 		}
 	}
-	if scopes.Has("profile") {
-		set("name", strings.TrimSpace(p.GivenName+" "+p.FamilyName))
-		set("given_name", p.GivenName)
-		set("family_name", p.FamilyName)
-		set("birthdate", p.BirthDate)
-		set("locale", p.Locale)
-		claims["updated_at"] = p.UpdatedAt.Unix()
+	if len(names) == 0 && len(scopes) == 0 {
+		return claims, nil
 	}
-	if scopes.Has("email") {
-		set("email", p.Email)
-		claims["email_verified"] = p.EmailVerifiedAt != nil
-	}
-	lab, err := o.labClaim(ctx, p.ID, scopes)
+	p, err := o.db.PatientByID(ctx, patientID)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("claims: %w", err)
 	}
-	if lab != nil {
-		claims["lab"] = lab
+	for scope, all := range standard(p) {
+		for name, value := range all {
+			if wanted(scope, name) {
+				claims[name] = value
+			}
+		}
 	}
 	return claims, nil
+}
+
+// subject is what c calls a patient (OpenID Connect Core, Section 8).
+func (o *OAuth) subject(ctx context.Context, c storage.Client, patientID string) (string, error) {
+	if c.Metadata.SubjectType != "pairwise" {
+		return patientID, nil
+	}
+	return o.db.PairwiseSubject(ctx, c.Metadata.Sector, patientID)
 }
 
 // labRecord is the claim "lab": which record of which laboratory is the patient's.
 type labRecord struct {
 	Authority string `json:"authority"`
 	Record    string `json:"record"`
-}
-
-// labClaim is the linked lab record, nil where the scope or the link is missing.
-func (o *OAuth) labClaim(ctx context.Context, patientID string, scopes storage.Words) (*labRecord, error) {
-	if !scopes.Has("lab") {
-		return nil, nil
-	}
-	_, record, err := o.db.LinkOf(ctx, patientID)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lab claim: %w", err)
-	}
-	return &labRecord{Authority: record.Authority, Record: record.Value}, nil
 }

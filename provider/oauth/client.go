@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
@@ -18,7 +20,10 @@ import (
 // client shows a registered client to fosite.
 type client struct{ storage.Client }
 
-var _ fosite.ResponseModeClient = client{}
+var (
+	_ fosite.ResponseModeClient             = client{}
+	_ fosite.ClientWithCustomTokenLifespans = client{}
+)
 
 func (c client) GetID() string                      { return c.ID }
 func (c client) GetHashedSecret() []byte            { return nil }
@@ -32,16 +37,47 @@ func (c client) GetResponseModes() []fosite.ResponseModeType {
 	return []fosite.ResponseModeType{fosite.ResponseModeQuery, fosite.ResponseModeFormPost}
 }
 
+// GetEffectiveLifespan is how long a token of the client lives.
+func (c client) GetEffectiveLifespan(_ fosite.GrantType, kind fosite.TokenType, usual time.Duration) time.Duration {
+	l := c.Metadata.Lifetimes
+	return lifetime(map[fosite.TokenType]int{
+		fosite.AccessToken: l.AccessToken, fosite.IDToken: l.IDToken, fosite.RefreshToken: l.RefreshIdle,
+	}[kind], usual)
+}
+
+// lifetime is seconds, or the usual time where none were registered.
+func lifetime(seconds int, usual time.Duration) time.Duration {
+	if seconds <= 0 {
+		return usual
+	}
+	return time.Duration(seconds) * time.Second
+}
+
 // errClient is the one answer to every failed client authentication, so that an
 // unknown client and a wrong secret look alike.
 var errClient = fosite.ErrInvalidClient.WithHint("Client authentication failed.")
 
+// callerKey finds the client that a request was authenticated as: an assertion
+// is good once, and the token endpoint may ask fosite twice.
+type callerKey struct{}
+
+func withCaller(ctx context.Context) context.Context {
+	return context.WithValue(ctx, callerKey{}, &storage.Client{})
+}
+
 func (o *OAuth) authenticateFosite(ctx context.Context, r *http.Request, form url.Values) (fosite.Client, error) {
-	c, err := o.authenticate(ctx, r, form)
-	if err != nil {
-		return nil, err
+	caller, _ := ctx.Value(callerKey{}).(*storage.Client)
+	if caller == nil {
+		return nil, errors.New("client authenticated outside the token endpoint")
 	}
-	return client{c}, nil
+	if caller.ID == "" {
+		c, err := o.authenticate(ctx, r, form)
+		if err != nil {
+			return nil, err
+		}
+		*caller = c
+	}
+	return client{*caller}, nil
 }
 
 // authenticate finds out which client speaks, by exactly one method.
@@ -51,9 +87,12 @@ func (o *OAuth) authenticate(ctx context.Context, r *http.Request, form url.Valu
 	var id, secret, method string
 	user, password, basic := r.BasicAuth()
 	_, inBody := form["client_secret"]
+	asserts := form.Get("client_assertion") != "" || form.Get("client_assertion_type") != ""
 	switch {
-	case form.Get("client_assertion") != "" || form.Get("client_assertion_type") != "":
-		return storage.Client{}, errClient.WithHint("Client assertions are not supported.")
+	case asserts && (inBody || r.Header.Get("Authorization") != ""):
+		return storage.Client{}, fosite.ErrInvalidRequest.WithHint("Use one client authentication method, not two.")
+	case asserts:
+		return o.byAssertion(ctx, r, form)
 	case r.Header.Get("Authorization") != "" && !basic:
 		return storage.Client{}, errClient.WithHint("The Authorization header must carry the Basic scheme.")
 	case basic && inBody:
@@ -75,13 +114,26 @@ func (o *OAuth) authenticate(ctx context.Context, r *http.Request, form url.Valu
 	default:
 		method, id = "none", form.Get("client_id")
 	}
-	c, err := o.db.Client(ctx, id)
+	c, err := o.findClient(ctx, id)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return storage.Client{}, fmt.Errorf("find client: %w", err)
+		return storage.Client{}, err
 	}
 	good := o.db.ClientSecretValid(&c, secret) || method == "none"
 	if err != nil || !good || !c.AuthMethods.Has(method) {
 		return storage.Client{}, errClient
+	}
+	return c, nil
+}
+
+// findClient finds the client that a request names; storage.ErrNotFound where
+// there is none. What is no text is no id, and the database need not be asked.
+func (o *OAuth) findClient(ctx context.Context, id string) (storage.Client, error) {
+	if !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
+		return storage.Client{}, storage.ErrNotFound
+	}
+	c, err := o.db.Client(ctx, id)
+	if err != nil {
+		return storage.Client{}, fmt.Errorf("find client: %w", err)
 	}
 	return c, nil
 }

@@ -3,18 +3,23 @@ package oauth
 import (
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
+// consentView is what the page oauth_consent shows.
 type consentView struct {
 	Request string
 	Client  string
 	Origin  string // where the patient will be sent
-	Scopes  []string
-	Offline bool
+	// Scopes are what is asked for and was not allowed before, Known what was.
+	Scopes, Known []string
+	Days          string // how long access lasts after the sign-out; "" for not at all
+	// About are the client's own pages, checked when it was registered.
+	ClientURI, PolicyURI, TOSURI string
 }
 
 // GetConsent handles GET /consent: what the client asks for, in plain words.
@@ -25,23 +30,42 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, q, err := o.load(r, params.Get("request"))
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	if _, ok := session.From(r.Context()); !ok || q.fault != nil {
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
 	}
-	view := consentView{Request: a.ID, Client: q.client.Name, Origin: q.redirect.Scheme + "://" + q.redirect.Host}
+	f, err := o.facts(r, q)
+	if err != nil {
+		return err
+	}
+	if q.device != "" {
+		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{q.consentView(a.ID, nil), q.device})
+	}
+	return o.site.Render(w, r, http.StatusOK, "oauth_consent", q.consentView(a.ID, f.consent))
+}
+
+// consentView tells what is new from what was allowed already.
+func (q request) consentView(id string, before *storage.Consent) consentView {
+	m := q.client.Metadata
+	view := consentView{
+		Request: id, Client: q.client.Name, Origin: q.redirect.Scheme + "://" + q.redirect.Host,
+		ClientURI: m.ClientURI, PolicyURI: m.PolicyURI, TOSURI: m.TOSURI,
+	}
 	if q.redirect.Host == "" {
 		view.Origin = q.redirect.Scheme
 	}
-	for _, s := range q.scopes {
-		if s == "offline_access" {
-			view.Offline = true
+	for _, s := range q.asks() {
+		if before != nil && before.Scopes.Has(s) {
+			view.Known = append(view.Known, s)
 		} else {
 			view.Scopes = append(view.Scopes, s)
 		}
 	}
-	return o.site.Render(w, r, http.StatusOK, "oauth_consent", view)
+	if q.scopes.Has("offline_access") {
+		view.Days = strconv.Itoa(max(1, int(q.life().Hours()/24)))
+	}
+	return view
 }
 
 // PostConsent handles POST /consent: the patient allows or refuses. What is
@@ -53,7 +77,7 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	}
 	a, q, err := o.load(r, form.Get("request"))
 	if err != nil {
-		return err
+		return ended(w, r, a, err)
 	}
 	s, ok := session.From(r.Context())
 	if !ok {
@@ -68,9 +92,12 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 		// Answered already, or by a session that the request would not accept.
 		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
 	}
+	if q.device != "" {
+		return o.answerDevice(w, r, a, q, f, form.Get("decision"))
+	}
 	switch form.Get("decision") {
 	case "allow":
-		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.scopes, now)
+		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.asks(), now)
 		web.Event(r.Context(), "oauth.consent.given", "patient_id", s.PatientID)
 	case "deny":
 		err = o.db.DenyAuthRequest(r.Context(), a.ID, now)

@@ -11,7 +11,7 @@ import (
 // metadata is what the provider says of itself: OpenID Connect Discovery,
 // Section 3, and RFC 8414, Section 2. What is listed works; what works is listed.
 func (o *OAuth) metadata() map[string]any {
-	secret := []string{"client_secret_basic", "client_secret_post"}
+	confidential := []string{"client_secret_basic", "client_secret_post", "private_key_jwt"}
 	return map[string]any{
 		"issuer":                                         o.issuer,
 		"authorization_endpoint":                         o.issuer + "/oauth2/auth",
@@ -25,26 +25,50 @@ func (o *OAuth) metadata() map[string]any {
 		"response_types_supported":                       []string{"code"},
 		"response_modes_supported":                       []string{"query", "form_post"},
 		"grant_types_supported":                          grantTypes,
-		"subject_types_supported":                        []string{"public"},
+		"subject_types_supported":                        []string{"public", "pairwise"},
 		"id_token_signing_alg_values_supported":          keys.Algorithms,
-		"token_endpoint_auth_methods_supported":          append([]string{"none"}, secret...),
-		"introspection_endpoint_auth_methods_supported":  secret,
-		"revocation_endpoint_auth_methods_supported":     append([]string{"none"}, secret...),
+		"token_endpoint_auth_methods_supported":          append([]string{"none"}, confidential...),
+		"introspection_endpoint_auth_methods_supported":  confidential,
+		"revocation_endpoint_auth_methods_supported":     append([]string{"none"}, confidential...),
 		"code_challenge_methods_supported":               []string{"S256"},
 		"acr_values_supported":                           []string{session.ACROneFactor, session.ACRTwoFactor, session.ACRPhishingResistant},
 		"prompt_values_supported":                        []string{"none", "login", "consent", "select_account", "create"},
-		"claims_supported":                               []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash", "name", "given_name", "family_name", "birthdate", "locale", "updated_at", "email", "email_verified", "lab"},
-		"claims_parameter_supported":                     false,
+		"claims_supported":                               claimsSupported(),
+		"claims_parameter_supported":                     true,
+		"claim_types_supported":                          []string{"normal"},
+		"ui_locales_supported":                           o.site.Pages.Langs,
+		"userinfo_signing_alg_values_supported":          keys.Algorithms,
+		"introspection_signing_alg_values_supported":     keys.Algorithms,
 		"request_parameter_supported":                    false,
 		"request_uri_parameter_supported":                false,
 		"authorization_response_iss_parameter_supported": true,
+
+		"token_endpoint_auth_signing_alg_values_supported":         assertionAlgs,
+		"introspection_endpoint_auth_signing_alg_values_supported": assertionAlgs,
+		"revocation_endpoint_auth_signing_alg_values_supported":    assertionAlgs,
+
+		"device_authorization_endpoint": o.issuer + "/oauth2/device", // RFC 8628, Section 4
 	}
+}
+
+// claimsSupported are the claims of ID tokens and those that the scopes we know
+// open.
+func claimsSupported() []string {
+	all := []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "sid", "at_hash"}
+	for _, s := range Scopes {
+		all = append(all, scopeClaims[s]...)
+	}
+	return all
 }
 
 // Discovery handles GET /.well-known/openid-configuration and
 // /.well-known/oauth-authorization-server, from memory.
 func (o *OAuth) Discovery() http.Handler {
-	b, err := json.Marshal(o.metadata())
+	all := o.metadata()
+	if !o.registration.off() {
+		all["registration_endpoint"] = o.issuer + "/oauth2/register"
+	}
+	b, err := json.Marshal(all)
 	if err != nil {
 		panic(err) // our own map
 	}

@@ -95,6 +95,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // registered redirect URI.
 func (o *OAuth) failRedirect(w http.ResponseWriter, r *http.Request, q request, err error) error {
 	e := protocol(err)
+	authorizations.WithLabelValues(e.Code).Inc()
 	web.Note(r.Context(), "error", e.Code)
 	if e.Status >= 500 {
 		web.Note(r.Context(), "cause", err.Error())

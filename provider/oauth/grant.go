@@ -18,8 +18,12 @@ type grant struct {
 	expires map[fosite.TokenType]time.Time
 	id      jwt.IDTokenClaims
 
-	// narrowed are the scopes that a refresh asked for, when fewer than granted.
+	// narrowed are the scopes that a refresh asked for, and audience the resources
+	// that this token is for, where those are fewer than granted.
 	narrowed storage.Words
+	audience storage.Strings
+	// access is the access token of this answer, for the at_hash.
+	access string
 	// rotated is the refresh token made for this answer; retried says that it
 	// was made for an earlier answer that the client lost.
 	rotated string
@@ -44,12 +48,24 @@ func (g *grant) GetExpiresAt(kind fosite.TokenType) time.Time { return g.expires
 // GetUsername is empty: no personal data goes into introspection.
 func (g *grant) GetUsername() string { return "" }
 
-// GetSubject is the patient, or the client that acts for itself.
-func (g *grant) GetSubject() string {
-	if g.PatientID != "" {
-		return g.PatientID
+// GetSubject is what the client calls the patient, or the client that acts for
+// itself.
+func (g *grant) GetSubject() string { return g.Sub() }
+
+// resources are those that the access token of this answer is for.
+func (g *grant) resources(granted fosite.Arguments) storage.Strings {
+	if g.audience != nil {
+		return g.audience
 	}
-	return g.ClientID
+	return storage.Strings(granted)
+}
+
+// scopes are those of the access token of this answer.
+func (g *grant) scopes(granted fosite.Arguments) storage.Words {
+	if g.narrowed != nil {
+		return g.narrowed
+	}
+	return storage.Words(granted)
 }
 
 // Clone copies the grant.
@@ -62,11 +78,11 @@ func (g *grant) Clone() fosite.Session {
 	return &c
 }
 
-// IDTokenClaims is where fosite leaves the at_hash; idTokens reads it.
+// IDTokenClaims is for fosite to write into; idTokens does not read it.
 func (g *grant) IDTokenClaims() *jwt.IDTokenClaims {
 	g.id.Subject = g.GetSubject()
 	return &g.id
 }
 
-// IDTokenHeaders is empty: all our algorithms hash with SHA-256.
+// IDTokenHeaders is empty: idTokens knows the algorithm.
 func (g *grant) IDTokenHeaders() *jwt.Headers { return &jwt.Headers{} }

@@ -13,6 +13,8 @@ type hint struct {
 	Subject  string `json:"sub"`
 	Audience aud    `json:"aud"`
 	SID      string `json:"sid"`
+	// Expiry tells an ID token from a signed userinfo answer, which has none.
+	Expiry int64 `json:"exp"`
 }
 
 func (h hint) audience(client string) bool { return slices.Contains(h.Audience, client) }
@@ -25,7 +27,7 @@ func readHint(k *keys.Keys, token, issuer string) (hint, error) {
 	if err := k.Verify(token, "JWT", &h); err != nil {
 		return hint{}, err
 	}
-	if h.Issuer != issuer || h.Subject == "" {
+	if h.Issuer != issuer || h.Subject == "" || h.Expiry == 0 {
 		return hint{}, keys.ErrToken
 	}
 	return h, nil

@@ -2,8 +2,11 @@ package oauth
 
 import (
 	"errors"
+	"mime"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/ory/fosite"
 
@@ -23,12 +26,43 @@ func (o *OAuth) Introspect(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	answer, err := o.introspect(r, caller, token)
+	if err == nil && acceptsIntrospectionJWT(r) {
+		var jwt string
+		if jwt, err = o.introspectionJWT(caller, answer); err == nil {
+			writeJWT(w, introspectionJWT, jwt)
+			return nil
+		}
+	}
 	if err != nil {
 		o.fail(w, r, err)
 		return nil
 	}
 	writeJSON(w, http.StatusOK, answer)
 	return nil
+}
+
+// introspectionJWT is the media type of a signed answer (RFC 9701, Section 4).
+const introspectionJWT = "application/token-introspection+jwt"
+
+func acceptsIntrospectionJWT(r *http.Request) bool {
+	for _, part := range strings.Split(r.Header.Get("Accept"), ",") {
+		if kind, _, err := mime.ParseMediaType(part); err == nil && kind == introspectionJWT {
+			return true
+		}
+	}
+	return false
+}
+
+// introspectionJWT signs an answer for caller (RFC 9701, Section 5). Section 6
+// names RS256 where the caller has registered nothing.
+func (o *OAuth) introspectionJWT(caller storage.Client, answer map[string]any) (string, error) {
+	alg := caller.Metadata.IntrospectionSignedResponseAlg
+	if alg == "" {
+		alg = "RS256"
+	}
+	return o.keys.Sign(alg, "token-introspection+jwt", map[string]any{
+		"iss": o.issuer, "aud": caller.ID, "iat": time.Now().Unix(), "token_introspection": answer,
+	})
 }
 
 // aboutToken reads a client's request about a token. An empty token means that
@@ -54,8 +88,7 @@ func (o *OAuth) aboutToken(w http.ResponseWriter, r *http.Request) (caller stora
 // {"active": false} and no more (RFC 7662, Section 2.2).
 func (o *OAuth) introspect(r *http.Request, caller storage.Client, token string) (map[string]any, error) {
 	inactive := map[string]any{"active": false}
-	now := storage.Now()
-	t, g, err := o.db.AccessToken(r.Context(), storage.Digest(token), now)
+	t, g, err := o.accessToken(r.Context(), token)
 	refresh := errors.Is(err, storage.ErrNotFound)
 	if refresh {
 		t, g, err = o.refreshAsToken(r, token)
@@ -77,7 +110,7 @@ func (o *OAuth) introspect(r *http.Request, caller storage.Client, token string)
 	}
 	if t.PatientID != "" {
 		// RFC 9470, Section 6.2: how and when the patient was authenticated.
-		answer["sub"], answer["acr"], answer["auth_time"] = t.PatientID, g.ACR, g.AuthTime.Unix()
+		answer["sub"], answer["acr"], answer["auth_time"] = g.Sub(), g.ACR, g.AuthTime.Unix()
 		answer["sid"] = t.SessionID
 	}
 	return answer, nil

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pat-authenticate/patauth/provider/session"
@@ -22,6 +23,7 @@ const (
 // facts are what is known when next is asked.
 type facts struct {
 	session *storage.Session // nil where nobody is signed in
+	subject string           // what the client calls the patient of the session
 	second  bool             // the patient has a second factor
 	consent *storage.Consent // nil where nothing was allowed yet
 }
@@ -48,8 +50,9 @@ func next(q request, f facts, now time.Time) (step, error) {
 	}
 	// OpenID Connect Core, Section 3.1.2.1, id_token_hint: "if the End-User
 	// identified by the ID Token is not already logged in […] the Authorization
-	// Server SHOULD return an error, such as login_required."
-	if q.subject != "" && q.subject != f.session.PatientID {
+	// Server SHOULD return an error, such as login_required." Section 5.5.1 asks
+	// the same of a sub in claims.
+	if slices.ContainsFunc(q.subjects, func(s string) bool { return s != f.subject }) {
 		return 0, web.ErrLogin
 	}
 	if q.wantsConsent(f.consent) {
@@ -82,13 +85,19 @@ func (q request) need() session.Need {
 
 // wantsConsent reports whether the patient must be asked.
 func (q request) wantsConsent(c *storage.Consent) bool {
+	// A device is allowed by the press on the page that shows its code (RFC 8628,
+	// Section 5.4), which answers it at once: nothing that was allowed otherwise
+	// counts for it, be it newer or in another tab.
+	if q.device != "" {
+		return true
+	}
 	if q.prompt.Has("consent") || q.impersonable() {
-		return c == nil || c.GrantedAt.Before(q.requestedAt) || !c.Scopes.Has(q.scopes...)
+		return c == nil || c.GrantedAt.Before(q.requestedAt) || !c.Scopes.Has(q.asks()...)
 	}
 	if q.client.FirstParty {
 		return false
 	}
-	return c == nil || !c.Scopes.Has(q.scopes...)
+	return c == nil || !c.Scopes.Has(q.asks()...)
 }
 
 // impersonable says that anybody could pose as the client: it has no secret,

@@ -42,7 +42,12 @@ func TestNext(t *testing.T) {
 	firstParty := func(q *request) { q.client.FirstParty = true }
 	public := func(q *request) { q.client.AuthMethods = storage.Words{"none"} }
 	loopback := func(q *request) { q.redirect, _ = url.Parse("http://127.0.0.1:9/cb") }
-	hint := func(sub string) func(*request) { return func(q *request) { q.subject = sub } }
+	claim := func(name string) func(*request) {
+		return func(q *request) { q.claims.UserInfo = append(q.claims.UserInfo, name) }
+	}
+	device := func(q *request) { q.device, q.redirect = "WDJB-MJHT", new(url.URL) }
+	phishing := func(q *request) { q.level, q.phishing = 2, true }
+	hint := func(sub string) func(*request) { return func(q *request) { q.subjects = append(q.subjects, sub) } }
 
 	for _, c := range []struct {
 		name string
@@ -82,8 +87,24 @@ func TestNext(t *testing.T) {
 		{"likewise, asked now", portal(public, loopback), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepIssue, nil},
 		{"a public client whose redirect is https is remembered", portal(public), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepIssue, nil},
 
-		{"the hint is about the patient", portal(hint("ada"), firstParty), facts{session: signedIn(before, "pwd")}, stepIssue, nil},
-		{"the hint is about somebody else", portal(hint("eve"), firstParty), facts{session: signedIn(before, "pwd")}, 0, web.ErrLogin},
+		{"a device, and nobody is signed in", portal(device), facts{}, stepLogin, nil},
+		{"a device that wants lab data, without a second factor", portal(device, lab), facts{session: signedIn(before, "pwd")}, stepEnrol, nil},
+		{"a device is asked about, whatever was allowed", portal(device), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepConsent, nil},
+		{"likewise, allowed since in another tab", portal(device), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
+		{"likewise, of a first party", portal(device, firstParty), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
+		{"likewise, of a public client", portal(device, public), facts{session: signedIn(before, "pwd"), consent: allowed(after, "openid")}, stepConsent, nil},
+
+		{"the hint is about the patient", portal(hint("ada"), firstParty), facts{session: signedIn(before, "pwd"), subject: "ada"}, stepIssue, nil},
+		{"the hint is about somebody else", portal(hint("eve"), firstParty), facts{session: signedIn(before, "pwd"), subject: "ada"}, 0, web.ErrLogin},
+		{"hint and claims differ", portal(hint("ada"), hint("eve"), firstParty), facts{session: signedIn(before, "pwd"), subject: "ada"}, 0, web.ErrLogin},
+		{"the hint is what the sector calls the patient", portal(hint("p-1"), firstParty), facts{session: signedIn(before, "pwd"), subject: "p-1"}, stepIssue, nil},
+		{"nobody is signed in yet: sign in first", portal(hint("ada"), firstParty), facts{}, stepLogin, nil},
+
+		{"a claim of a scope that was not allowed", portal(claim("email")), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid")}, stepConsent, nil},
+		{"a claim of a scope that was allowed", portal(claim("email")), facts{session: signedIn(before, "pwd"), consent: allowed(before, "openid", "email")}, stepIssue, nil},
+		{"phishing-resistant, with a passkey", portal(phishing, firstParty), facts{session: signedIn(before, "passkey_uv"), second: true}, stepIssue, nil},
+		{"phishing-resistant, with a code so far", portal(phishing, firstParty), facts{session: signedIn(before, "pwd", "otp"), second: true}, stepSecond, nil},
+		{"phishing-resistant, without a passkey to use", portal(phishing, firstParty), facts{session: signedIn(before, "pwd", "otp")}, stepEnrol, nil},
 		{"what was good when it came no longer is", portal(func(q *request) { q.fault = errTarget }), facts{session: signedIn(before, "pwd")}, 0, errTarget},
 		{"the patient said no", portal(func(q *request) { q.denied = true }), facts{session: signedIn(before, "pwd")}, 0, web.ErrDenied},
 	} {

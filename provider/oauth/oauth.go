@@ -7,10 +7,11 @@
 // and fosite issues a code. There is no stored step: every fact carries its
 // time, and a fact counts when it is newer than the request needs.
 //
-// fosite is composed by hand: code, refresh, client credentials, OpenID
-// Connect and PKCE, over one store (store.go) that keeps digests only and
-// spends codes and refresh tokens by conditional update. What fosite v0.49.0
-// gets wrong is mended in front of it or behind it, never inside.
+// fosite is composed by hand: code, refresh, client credentials and OpenID
+// Connect, and our own device grant (device.go), over one store (store.go) that
+// keeps digests only and spends codes and refresh tokens by conditional update.
+// What fosite v0.49.0 gets wrong is mended in front of it or behind it, never
+// inside.
 package oauth
 
 import (
@@ -22,7 +23,6 @@ import (
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/handler/oauth2"
 	"github.com/ory/fosite/handler/openid"
-	"github.com/ory/fosite/handler/pkce"
 
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/outbound"
@@ -30,8 +30,9 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
+// How long things live where the client has not registered otherwise.
 const (
-	codeLife    = time.Minute
+	codeLife    = time.Minute // for every client
 	accessLife  = 10 * time.Minute
 	idTokenLife = 10 * time.Minute
 	// A refresh token that is not used for refreshIdle ends, and no rotation
@@ -66,6 +67,7 @@ type OAuth struct {
 	issuer       string
 	registration Registration
 	outbound     *outbound.Client
+	clientKeys   *keySets
 	fosite       *fosite.Fosite
 }
 
@@ -74,13 +76,14 @@ func New(c Config) *OAuth {
 	o := &OAuth{
 		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
 		registration: c.Registration, outbound: c.Outbound,
+		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
 	}
 	o.fosite = o.compose()
 	return o
 }
 
-// compose lists what fosite does here. The order matters: PKCE needs the code,
-// and OpenID Connect the access token. Implicit, hybrid and password grants are
+// compose lists what fosite does here. The order matters: the proof needs the
+// code, and OpenID Connect the access token. Implicit, hybrid and password grants are
 // not composed (RFC 9700, Sections 2.1.2 and 2.4).
 func (o *OAuth) compose() *fosite.Fosite {
 	// One value for every storage interface: fosite looks for transactions by a
@@ -89,7 +92,7 @@ func (o *OAuth) compose() *fosite.Fosite {
 	config := &fosite.Config{
 		AuthorizeCodeLifespan: codeLife, AccessTokenLifespan: accessLife,
 		RefreshTokenLifespan: refreshIdle, IDTokenLifespan: idTokenLife,
-		IDTokenIssuer: o.issuer, EnforcePKCE: true,
+		IDTokenIssuer: o.issuer,
 		// fosite asks for a state of some length; ours is optional and the
 		// client's affair (RFC 6749, Section 4.1.1), so one is put in where the
 		// request has none, and taken out of the answer.
@@ -107,7 +110,7 @@ func (o *OAuth) compose() *fosite.Fosite {
 		AllowedPromptValues: []string{"none"},
 		GlobalSecret:        o.db.Derive("fosite"), // not used by our token strategy
 	}
-	strategy := tokens{}
+	strategy := tokens{o}
 	id := &openid.IDTokenHandleHelper{IDTokenStrategy: idTokens{o}}
 	code := &oauth2.AuthorizeExplicitGrantHandler{
 		AccessTokenStrategy: strategy, RefreshTokenStrategy: strategy, AuthorizeCodeStrategy: strategy,
@@ -118,11 +121,10 @@ func (o *OAuth) compose() *fosite.Fosite {
 		OpenIDConnectRequestValidator: openid.NewOpenIDConnectRequestValidator(nil, config),
 		Config:                        config, IDTokenHandleHelper: id,
 	}
-	proof := &pkceHandler{Handler: &pkce.Handler{AuthorizeCodeStrategy: strategy, Storage: store, Config: config}, db: o.db}
 	config.AuthorizeEndpointHandlers.Append(code)
 	config.AuthorizeEndpointHandlers.Append(oidc)
-	config.AuthorizeEndpointHandlers.Append(proof)
 	config.TokenEndpointHandlers.Append(code)
+	config.TokenEndpointHandlers.Append(&proofHandler{o.db})
 	config.TokenEndpointHandlers.Append(&refreshHandler{RefreshTokenGrantHandler: &oauth2.RefreshTokenGrantHandler{
 		AccessTokenStrategy: strategy, RefreshTokenStrategy: strategy, TokenRevocationStorage: store, Config: config,
 	}})
@@ -130,9 +132,12 @@ func (o *OAuth) compose() *fosite.Fosite {
 		HandleHelper: &oauth2.HandleHelper{AccessTokenStrategy: strategy, AccessTokenStorage: store, Config: config},
 		Config:       config,
 	})
+	config.TokenEndpointHandlers.Append(&deviceHandler{
+		o: o, store: store,
+		access: &oauth2.HandleHelper{AccessTokenStrategy: strategy, AccessTokenStorage: store, Config: config},
+	})
 	config.TokenEndpointHandlers.Append(oidc)
 	config.TokenEndpointHandlers.Append(&openid.OpenIDConnectRefreshHandler{IDTokenHandleHelper: id, Config: config})
-	config.TokenEndpointHandlers.Append(proof)
 	return fosite.NewOAuth2Provider(store, config)
 }
 

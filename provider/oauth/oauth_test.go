@@ -22,6 +22,7 @@ import (
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/storage/storagetest"
+	"github.com/pat-authenticate/patauth/tasks/queue"
 	"github.com/pat-authenticate/patauth/templates"
 )
 
@@ -80,10 +81,18 @@ func build(t testing.TB, db *storage.DB) *house {
 	r.Handle("/oauth2/logout", site.Page(h.EndSession)).Methods("GET", "POST")
 	r.Handle("/logout", site.Page(h.GetLogout)).Methods("GET")
 	r.Handle("/logout", site.Page(h.PostLogout)).Methods("POST")
-	r.Handle("/oauth2/token", site.OAuth(h.Token)).Methods("POST")
-	r.Handle("/oauth2/userinfo", site.OAuth(h.UserInfo)).Methods("GET", "POST")
+	r.Handle("/oauth2/token", h.CrossOrigin(site.OAuth(h.Token))).Methods("POST", "OPTIONS")
+	r.Handle("/oauth2/userinfo", h.CrossOrigin(site.OAuth(h.UserInfo))).Methods("GET", "POST", "OPTIONS")
 	r.Handle("/oauth2/introspect", site.OAuth(h.Introspect)).Methods("POST")
-	r.Handle("/oauth2/revoke", site.OAuth(h.Revoke)).Methods("POST")
+	r.Handle("/oauth2/revoke", h.CrossOrigin(site.OAuth(h.Revoke))).Methods("POST", "OPTIONS")
+	r.Handle("/oauth2/device", site.OAuth(h.Device)).Methods("POST")
+	r.Handle("/device", site.Page(h.GetDevice)).Methods("GET")
+	r.Handle("/device", site.Page(h.PostDevice)).Methods("POST")
+	r.Handle("/device/{request}", site.Page(h.GetDeviceAnswer)).Methods("GET")
+	r.Handle("/oauth2/register", site.OAuth(h.Register)).Methods("POST")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReadRegistration)).Methods("GET")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.ReplaceRegistration)).Methods("PUT")
+	r.Handle("/oauth2/register/{client}", site.OAuth(h.DeleteRegistration)).Methods("DELETE")
 	r.Handle("/.well-known/openid-configuration", h.Discovery())
 	r.Handle("/.well-known/jwks.json", h.JWKS())
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}
@@ -307,5 +316,10 @@ func TestFiftyRefreshWithOneToken(t *testing.T) {
 			require.Equal(t, 400, status)
 			require.Equal(t, map[string]any{"active": false}, h.introspection(t, third["access_token"]))
 		}
+		wishes, err := h.db.ClaimOutbox(context.Background(), 10, storage.Now())
+		require.NoError(t, err)
+		require.Len(t, wishes, 1, "the patient is told once")
+		require.Equal(t, queue.Notice{}.Kind(), wishes[0].Kind)
+		require.Contains(t, wishes[0].Payload, "token_reused")
 	})
 }

@@ -28,11 +28,14 @@ type request struct {
 	challenge   string
 	prompt      storage.Words
 	maxAge      time.Duration // -1 where it was not sent
-	subject     string        // of id_token_hint
+	subjects    []string      // whom id_token_hint and claims name; all must fit
 	level       int           // factors that must have been proven
 	phishing    bool
+	acr         []string       // of which one must be told; empty where any will do
+	claims      storage.Claims // asked for one by one
 	requestedAt time.Time
 	denied      bool
+	device      string // the user code of the device that asks; "" where a browser does
 	// fault is what is wrong with it by now: the client or our keys may have
 	// changed since it came.
 	fault error
@@ -40,7 +43,7 @@ type request struct {
 
 // Scopes lists the scopes the provider knows; others are ignored
 // (OpenID Connect Core, Section 3.1.2.1).
-var Scopes = storage.Words{"openid", "profile", "email", "offline_access", "lab"}
+var Scopes = storage.Words{"openid", "profile", "email", "address", "phone", "offline_access", "lab"}
 
 // base64url(SHA-256) without padding: RFC 7636, Section 4.2.
 var challengeForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
@@ -88,6 +91,7 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	// RFC 7636, Section 4.4.1; RFC 9700, Section 2.1.1: S256 for every client.
 	q.challenge = p.Get("code_challenge")
 	switch {
+	case q.challenge == "" && c.Metadata.PKCEExempt && !c.Public() && !p.Has("code_challenge_method"):
 	case q.challenge == "":
 		return bad("code_challenge is missing: PKCE is required.")
 	case p.Get("code_challenge_method") != "S256":
@@ -104,6 +108,9 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	if q.prompt.Has("none") && len(q.prompt) > 1 {
 		return bad("prompt=none stands alone.")
 	}
+	if d := c.Metadata.DefaultMaxAge; d != nil {
+		q.maxAge = time.Duration(*d) * time.Second
+	}
 	if p.Has("max_age") {
 		n, err := strconv.ParseUint(p.Get("max_age"), 10, 31)
 		if err != nil {
@@ -111,33 +118,81 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 		}
 		q.maxAge = time.Duration(n) * time.Second
 	}
-	for _, s := range strings.Fields(p.Get("scope")) {
-		if !Scopes.Has(s) || q.scopes.Has(s) {
-			continue
-		}
-		if !c.Scopes.Has(s) {
-			return q, fosite.ErrInvalidScope.WithHintf("The client may not ask for the scope %s.", s)
-		}
-		q.scopes = append(q.scopes, s)
+	var err error
+	if q.scopes, err = scopesFor(c, strings.Fields(p.Get("scope"))); err != nil {
+		return q, err
 	}
-	q.audience = p["resource"]
-	for _, a := range q.audience {
-		if !slices.Contains(c.Audience, a) {
-			return q, errTarget
-		}
-	}
-	if len(q.audience) == 0 {
-		q.audience = storage.Strings{issuer}
+	if q.audience, err = audienceFor(c, p["resource"], issuer); err != nil {
+		return q, err
 	}
 	if hint := p.Get("id_token_hint"); hint != "" {
 		h, err := readHint(k, hint, issuer)
 		if err != nil || !h.audience(c.ID) {
 			return bad("id_token_hint is not an ID token of ours for this client.")
 		}
-		q.subject = h.Subject
+		q.subjects = append(q.subjects, h.Subject)
 	}
-	q.level, q.phishing = levelOf(q.scopes, strings.Fields(p.Get("acr_values")))
-	return q, nil
+	claims, err := readClaims(p.Get("claims"))
+	if err != nil {
+		return q, err
+	}
+	q.claims = storage.Claims{IDToken: known(claims.IDToken, c.Scopes), UserInfo: known(claims.UserInfo, c.Scopes)}
+	q.subjects = append(q.subjects, append(claims.IDToken["sub"].strings(), claims.UserInfo["sub"].strings()...)...)
+	wishes := strings.Fields(p.Get("acr_values"))
+	if len(wishes) == 0 {
+		wishes = c.Metadata.DefaultACRValues
+	}
+	for _, w := range []*claimWish{claims.IDToken["acr"], claims.UserInfo["acr"]} {
+		switch values := w.strings(); {
+		case w == nil || len(values) == 0:
+		case w.Essential:
+			q.acr = values
+		default:
+			wishes = values
+		}
+	}
+	return q, q.demand(c, wishes)
+}
+
+// demand works out what the session must prove: what lab data and the client
+// demand, the first of the wished-for authentication contexts that we know, and
+// one of those that are essential. Where we know none of these, that is an error
+// (OpenID Connect Core, Section 5.5.1.1).
+func (q *request) demand(c storage.Client, wishes []string) error {
+	strength := session.Strength(c.Metadata.RequireACR)
+	if q.asks().Has("lab") {
+		strength = max(strength, session.Strength(session.ACRTwoFactor))
+	}
+	for _, w := range wishes {
+		if n := session.Strength(w); n > 0 {
+			strength = max(strength, n)
+			break
+		}
+	}
+	least := 0
+	for _, w := range q.acr {
+		if n := session.Strength(w); n > 0 && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	if len(q.acr) > 0 && least == 0 {
+		return errUnmet
+	}
+	strength = max(strength, least, 1)
+	q.level, q.phishing = min(strength, 2), strength > 2
+	return nil
+}
+
+// asks are the scopes that the patient must have allowed: those asked for, and
+// those of the claims asked for one by one.
+func (q request) asks() storage.Words {
+	all := append(storage.Words{}, q.scopes...)
+	for _, name := range append(append([]string{}, q.claims.IDToken...), q.claims.UserInfo...) {
+		if scope := scopeOf(name); !all.Has(scope) {
+			all = append(all, scope)
+		}
+	}
+	return all
 }
 
 // errTarget refuses a resource: RFC 8707, Section 2.
@@ -145,24 +200,38 @@ var errTarget = &fosite.RFC6749Error{
 	ErrorField: "invalid_target", DescriptionField: "The resource is unknown or not open to the client.", CodeField: 400,
 }
 
-// levelOf is the number of factors that scopes and acr_values need. Lab data
-// needs two. acr_values are wishes in order of preference; the first we know counts.
-func levelOf(scopes storage.Words, acr []string) (level int, phishing bool) {
-	level = 1
-	for _, v := range acr {
-		switch v {
-		case session.ACROneFactor:
-		case session.ACRTwoFactor:
-			level = 2
-		case session.ACRPhishingResistant:
-			level, phishing = 2, true
-		default:
+// errUnmet says that the authentication context that the client cannot do
+// without is not to be had: OpenID Connect Core Error Code
+// unmet_authentication_requirements 1.0, Section 1.
+var errUnmet = &fosite.RFC6749Error{
+	ErrorField: "unmet_authentication_requirements", DescriptionField: "The acr that is asked for cannot be reached.", CodeField: 400,
+}
+
+// scopesFor are the scopes we know of those that c asks for.
+func scopesFor(c storage.Client, asked []string) (storage.Words, error) {
+	var all storage.Words
+	for _, s := range asked {
+		if !Scopes.Has(s) || all.Has(s) {
 			continue
 		}
-		break
+		if !c.Scopes.Has(s) {
+			return all, fosite.ErrInvalidScope.WithHintf("The client may not ask for the scope %s.", s)
+		}
+		all = append(all, s)
 	}
-	if scopes.Has("lab") {
-		level = 2
+	return all, nil
+}
+
+// audienceFor is what the tokens of c are for: the resources that it asks for, or
+// the issuer's own (RFC 8707, Section 2).
+func audienceFor(c storage.Client, asked []string, issuer string) (storage.Strings, error) {
+	for _, a := range asked {
+		if a != issuer && !slices.Contains(c.Audience, a) {
+			return nil, errTarget
+		}
 	}
-	return level, phishing
+	if len(asked) == 0 {
+		return storage.Strings{issuer}, nil
+	}
+	return asked, nil
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/handler/oauth2"
 	"github.com/ory/fosite/handler/openid"
-	"github.com/ory/fosite/handler/pkce"
 	fositestorage "github.com/ory/fosite/storage"
 
 	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/tasks/queue"
 )
 
 // store shows our tables to fosite. It turns storage's sentinels into those
@@ -25,7 +25,6 @@ var (
 	_ oauth2.CoreStorage                 = (*store)(nil)
 	_ oauth2.TokenRevocationStorage      = (*store)(nil)
 	_ openid.OpenIDConnectRequestStorage = (*store)(nil)
-	_ pkce.PKCERequestStorage            = (*store)(nil)
 	_ fositestorage.Transactional        = (*store)(nil)
 )
 
@@ -117,17 +116,12 @@ func (s *store) InvalidateAuthorizeCodeSession(ctx context.Context, signature st
 	return s.db.SpendCode(ctx, []byte(signature), storage.Now())
 }
 
-// The OpenID Connect and PKCE data are in the code's row: written with it, read
-// with it, gone with it. A failed verifier must not delete the challenge, or
-// the next try would pass without one.
+// The OpenID Connect data are in the code's row: written with it, read with it,
+// gone with it.
 func (s *store) CreateOpenIDConnectSession(context.Context, string, fosite.Requester) error {
 	return nil
 }
 func (s *store) DeleteOpenIDConnectSession(context.Context, string) error { return nil }
-func (s *store) CreatePKCERequestSession(context.Context, string, fosite.Requester) error {
-	return nil
-}
-func (s *store) DeletePKCERequestSession(context.Context, string) error { return nil }
 
 // GetOpenIDConnectSession answers for a code that carries the scope openid.
 func (s *store) GetOpenIDConnectSession(_ context.Context, _ string, r fosite.Requester) (fosite.Requester, error) {
@@ -137,28 +131,13 @@ func (s *store) GetOpenIDConnectSession(_ context.Context, _ string, r fosite.Re
 	return r, nil
 }
 
-// GetPKCERequestSession answers with the challenge of the code.
-func (s *store) GetPKCERequestSession(ctx context.Context, signature string, session fosite.Session) (fosite.Requester, error) {
-	r, err := s.GetAuthorizeCodeSession(ctx, signature, session)
-	if err != nil {
-		return nil, err
-	}
-	r.GetRequestForm().Set("code_challenge", r.GetSession().(*grant).code.CodeChallenge)
-	r.GetRequestForm().Set("code_challenge_method", "S256")
-	return r, nil
-}
-
 // CreateAccessTokenSession stores an access token.
 func (s *store) CreateAccessTokenSession(ctx context.Context, signature string, r fosite.Requester) error {
 	g := r.GetSession().(*grant)
-	scopes := storage.Words(r.GetGrantedScopes())
-	if g.narrowed != nil {
-		scopes = g.narrowed
-	}
 	return s.db.CreateAccessToken(ctx, storage.AccessToken{
 		Digest: []byte(signature), GrantID: g.Grant.ID, ClientID: r.GetClient().GetID(),
-		PatientID: g.PatientID, SessionID: g.SessionID, Scopes: scopes,
-		Audience: storage.Strings(r.GetGrantedAudience()), CreatedAt: storage.Now(),
+		PatientID: g.PatientID, SessionID: g.SessionID, Scopes: g.scopes(r.GetGrantedScopes()),
+		Audience: g.resources(r.GetGrantedAudience()), CreatedAt: storage.Now(),
 		ExpiresAt: g.GetExpiresAt(fosite.AccessToken),
 	})
 }
@@ -226,14 +205,32 @@ func (s *store) RotateRefreshToken(ctx context.Context, _, _ string) error {
 // DeleteRefreshTokenSession keeps the row: a used token must stay recognisable.
 func (s *store) DeleteRefreshTokenSession(context.Context, string) error { return nil }
 
-// RevokeRefreshToken ends the grant, and with it every token of it.
+// RevokeRefreshToken ends the grant, and with it every token of it: fosite calls
+// it where a code or a refresh token was presented again. The patient is told of
+// a refresh token; a code may come twice from a browser that went back.
 func (s *store) RevokeRefreshToken(ctx context.Context, grantID string) error {
-	return s.db.RevokeGrant(ctx, grantID, "replayed", storage.Now())
+	if presented(ctx) == "" {
+		noteReplay(ctx, "code")
+		return s.RevokeAccessToken(ctx, grantID)
+	}
+	noteReplay(ctx, "refresh")
+	return s.db.Tx(ctx, func(ctx context.Context) error {
+		g, err := s.db.Grant(ctx, grantID, storage.Now())
+		if errors.Is(err, storage.ErrSpent) {
+			return nil // ended already, and told
+		} else if err != nil {
+			return err
+		}
+		if err := s.RevokeAccessToken(ctx, grantID); err != nil {
+			return err
+		}
+		return s.db.Wish(ctx, queue.Notice{PatientID: g.PatientID, Notice: "token_reused"})
+	})
 }
 
 // RevokeAccessToken ends the grant, and with it every token of it.
 func (s *store) RevokeAccessToken(ctx context.Context, grantID string) error {
-	return s.RevokeRefreshToken(ctx, grantID)
+	return s.db.RevokeGrant(ctx, grantID, "replayed", storage.Now())
 }
 
 // GetAccessTokenSession and DeleteAccessTokenSession are not reached:

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/ory/fosite"
 
@@ -14,7 +16,10 @@ import (
 )
 
 // grantTypes lists what the token endpoint serves.
-var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials"}
+var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials", grantDevice}
+
+// onceOnly names what is redeemed, in grants of something for one use.
+var onceOnly = map[string]string{"authorization_code": "code", grantDevice: "device"}
 
 // Token handles POST /oauth2/token (RFC 6749, Section 3.2).
 func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
@@ -25,9 +30,11 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 	kind := form.Get("grant_type")
 	web.Note(r.Context(), "grant_type", kind)
 	if err := knownGrant(kind); err != nil {
+		tokenRequests.WithLabelValues("unknown", protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}
+	r = r.WithContext(withCaller(r.Context()))
 	answer, err := o.token(r, form)
 	if errors.Is(err, storage.ErrSpent) && kind == "refresh_token" {
 		// Another request with the same token was faster. Asking again finds
@@ -35,9 +42,11 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 		answer, err = o.token(r, form)
 	}
 	if err != nil {
+		tokenRequests.WithLabelValues(kind, protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}
+	tokenRequests.WithLabelValues(kind, "ok").Inc()
 	web.Event(r.Context(), "oauth.token.issued")
 	writeJSON(w, http.StatusOK, answer)
 	return nil
@@ -63,7 +72,7 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	req.Form, req.PostForm = form, form
 	g := newGrant()
 	ar, err := o.fosite.NewAccessRequest(ctx, req, g)
-	if ar != nil && ar.GetClient() != nil {
+	if ar != nil && ar.GetClient() != nil && ar.GetClient().GetID() != "" {
 		web.Note(ctx, "client_id", ar.GetClient().GetID())
 	}
 	if err != nil {
@@ -72,10 +81,19 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	if !ar.GetClient().GetGrantTypes().Has(form.Get("grant_type")) {
 		return nil, fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
 	}
-	if form.Get("grant_type") == "client_credentials" {
-		if err := o.grantToClient(ar, form); err != nil {
+	switch resources := form["resource"]; {
+	case form.Get("grant_type") == "client_credentials":
+		if err := o.grantToClient(ar, resources); err != nil {
 			return nil, err
 		}
+	case len(resources) > 0:
+		// RFC 8707, Section 2.2: the token is for those of the granted resources
+		// that this request names.
+		g := ar.GetSession().(*grant)
+		if !subset(resources, g.Audience) {
+			return nil, errTarget
+		}
+		g.audience = resources
 	}
 	var resp fosite.AccessResponder
 	err = o.db.Tx(ctx, func(ctx context.Context) error {
@@ -84,25 +102,31 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 		return err
 	})
 	if err != nil {
-		if errors.Is(err, storage.ErrSpent) && form.Get("grant_type") == "authorization_code" {
+		if kind := onceOnly[form.Get("grant_type")]; kind != "" && errors.Is(err, storage.ErrSpent) {
 			// The code went to another request a moment ago: a replay all the same.
 			// RFC 6749, Section 4.1.2: "SHOULD revoke (when possible) all tokens
 			// previously issued based on that authorization code."
-			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), "code replayed", storage.Now()); revoke != nil {
+			if revoke := o.db.RevokeGrant(ctx, ar.GetID(), kind+" replayed", storage.Now()); revoke != nil {
 				return nil, revoke
 			}
-			web.Event(ctx, "oauth.code.replayed")
+			noteReplay(ctx, kind)
 		}
 		return nil, err
 	}
 	resp.SetTokenType("Bearer") // RFC 6750, Section 4
-	resp.SetExpiresIn(accessLife)
+	resp.SetExpiresIn(time.Until(ar.GetSession().GetExpiresAt(fosite.AccessToken)).Round(time.Second))
 	return resp.ToMap(), nil
+}
+
+// noteReplay tells operators that something for one use was presented again.
+func noteReplay(ctx context.Context, kind string) {
+	replays.WithLabelValues(kind).Inc()
+	web.Event(ctx, "oauth."+kind+".replayed")
 }
 
 // grantToClient grants a client that acts for itself what it asked for.
 // OpenID Connect's scopes are about a person, and there is none.
-func (o *OAuth) grantToClient(ar fosite.AccessRequester, form url.Values) error {
+func (o *OAuth) grantToClient(ar fosite.AccessRequester, resources []string) error {
 	g := ar.GetSession().(*grant)
 	g.ClientID = ar.GetClient().GetID()
 	for _, s := range ar.GetRequestedScopes() {
@@ -111,17 +135,21 @@ func (o *OAuth) grantToClient(ar fosite.AccessRequester, form url.Values) error 
 		}
 		ar.GrantScope(s)
 	}
-	c := ar.GetClient().(client)
-	for _, a := range form["resource"] {
-		if !storage.Words(c.Audience).Has(a) {
-			return errTarget
-		}
+	if len(resources) == 0 {
+		resources = []string{o.issuer}
+	}
+	if err := o.matchAudience(ar.GetClient().GetAudience(), resources); err != nil {
+		return err
+	}
+	for _, a := range resources {
 		ar.GrantAudience(a)
 	}
-	if len(form["resource"]) == 0 {
-		ar.GrantAudience(o.issuer)
-	}
 	return nil
+}
+
+// subset reports whether all of some are among all.
+func subset(some, all []string) bool {
+	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }
 
 // clientForm reads the body of a client's own request. Credentials in the URL

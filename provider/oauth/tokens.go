@@ -17,10 +17,11 @@ const (
 	prefixRefresh = "pa_rt_"
 )
 
-// tokens makes opaque tokens of 256 random bits. What fosite calls a signature
-// is the digest under which the store keeps the token; nothing needs an HMAC,
-// since nothing but the stored digest makes a token valid.
-type tokens struct{}
+// tokens makes opaque tokens of 256 random bits, and JWTs for those who asked
+// for them (RFC 9068). What fosite calls a signature is the digest under which
+// the store keeps the token, JWT or not; nothing needs an HMAC, since nothing but
+// the stored digest makes a token valid here.
+type tokens struct{ o *OAuth }
 
 var _ oauth2.CoreStrategy = tokens{}
 
@@ -30,9 +31,24 @@ func (tokens) AccessTokenSignature(_ context.Context, t string) string   { retur
 func (tokens) RefreshTokenSignature(_ context.Context, t string) string  { return signature(t) }
 func (tokens) AuthorizeCodeSignature(_ context.Context, t string) string { return signature(t) }
 
-func (tokens) GenerateAccessToken(context.Context, fosite.Requester) (string, string, error) {
-	t := storage.NewHandle(prefixAccess)
-	return t, signature(t), nil
+// GenerateAccessToken makes an access token of the form that its client or its
+// resource server registered.
+func (s tokens) GenerateAccessToken(ctx context.Context, r fosite.Requester) (string, string, error) {
+	g, c := r.GetSession().(*grant), r.GetClient().(client)
+	alg, err := s.o.accessTokenAlg(ctx, c.Client, g.resources(r.GetGrantedAudience()))
+	if err != nil {
+		return "", "", err
+	}
+	if alg != "" || g.scopes(r.GetGrantedScopes()).Has("lab") {
+		g.atMost(shortLife)
+	}
+	g.access = storage.NewHandle(prefixAccess)
+	if alg != "" {
+		if g.access, err = s.o.accessJWT(alg, g, r); err != nil {
+			return "", "", err
+		}
+	}
+	return g.access, signature(g.access), nil
 }
 
 func (tokens) GenerateAuthorizeCode(context.Context, fosite.Requester) (string, string, error) {

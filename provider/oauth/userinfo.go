@@ -3,7 +3,9 @@ package oauth
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -20,10 +22,11 @@ func (o *OAuth) UserInfo(w http.ResponseWriter, r *http.Request) error {
 		unauthorized(w, "")
 		return nil
 	}
-	t, g, err := o.db.AccessToken(r.Context(), storage.Digest(token), storage.Now())
-	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) || (err == nil && t.PatientID == "") {
+	t, g, err := o.accessToken(r.Context(), token)
+	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) ||
+		(err == nil && (t.PatientID == "" || !slices.Contains(t.Audience, o.issuer))) {
 		web.Event(r.Context(), "oauth.token.refused")
-		unauthorized(w, `, error="invalid_token", error_description="The access token is unknown, expired or revoked"`)
+		unauthorized(w, `, error="invalid_token", error_description="The access token is unknown, expired, revoked or for another resource"`)
 		return nil
 	} else if err != nil {
 		return err
@@ -34,16 +37,36 @@ func (o *OAuth) UserInfo(w http.ResponseWriter, r *http.Request) error {
 		writeJSON(w, http.StatusForbidden, oauthError{Code: "insufficient_scope"})
 		return nil
 	}
-	p, err := o.db.PatientByID(r.Context(), t.PatientID)
+	claims, err := o.about(r.Context(), t.PatientID, t.Scopes, g.Claims.V.UserInfo)
 	if err != nil {
 		return err
 	}
-	claims, err := o.profile(r.Context(), p, t.Scopes)
+	claims["sub"] = g.Sub() // Section 5.3.2: the same as in the ID token
+	c, err := o.db.Client(r.Context(), g.ClientID)
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, claims)
+	alg := c.Metadata.UserinfoSignedResponseAlg
+	if alg == "" {
+		writeJSON(w, http.StatusOK, claims)
+		return nil
+	}
+	// Section 5.3.2: "If signed, the UserInfo Response MUST contain the Claims iss
+	// (issuer) and aud (audience) as members."
+	claims["iss"], claims["aud"], claims["iat"] = o.issuer, c.ID, time.Now().Unix()
+	jwt, err := o.keys.Sign(alg, "JWT", claims)
+	if err != nil {
+		return err
+	}
+	writeJWT(w, "application/jwt", jwt)
 	return nil
+}
+
+// writeJWT answers with a signed JWT.
+func writeJWT(w http.ResponseWriter, contentType, jwt string) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write([]byte(jwt))
 }
 
 func unauthorized(w http.ResponseWriter, detail string) {
@@ -61,9 +84,8 @@ func bearer(r *http.Request) (string, error) {
 	if r.URL.Query().Has("access_token") {
 		return "", web.Invalid("access_token", "does not belong in the URL")
 	}
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if ok && strings.EqualFold(scheme, "Bearer") {
-		return strings.TrimSpace(token), nil
+	if token, ok := bearerHeader(r); ok {
+		return token, nil
 	}
 	if r.Method == http.MethodPost && r.ContentLength != 0 {
 		form, err := web.Form(r)
@@ -73,4 +95,13 @@ func bearer(r *http.Request) (string, error) {
 		return form.Get("access_token"), nil
 	}
 	return "", nil
+}
+
+// bearerHeader takes a token from the Authorization header.
+func bearerHeader(r *http.Request) (token string, ok bool) {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), true
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/pat-authenticate/patauth/storage"
@@ -110,6 +111,11 @@ func ACR(s *storage.Session) string {
 		return ACRPhishingResistant
 	}
 	return ACRTwoFactor
+}
+
+// Strength orders the classes: 1 for the weakest, 0 for what is not one of ours.
+func Strength(acr string) int {
+	return 1 + slices.Index([]string{ACROneFactor, ACRTwoFactor, ACRPhishingResistant}, acr)
 }
 
 // AMR is how s was proven, in the words of RFC 8176, Section 2. A passkey is

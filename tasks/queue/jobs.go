@@ -28,7 +28,7 @@ type Notice struct {
 // locales, under mail.notice.
 var Notices = []string{
 	"factor_added", "factor_removed", "factor_disabled", "password_changed",
-	"link_made", "link_moved", "link_suspended", "link_ended",
+	"link_made", "link_moved", "link_suspended", "link_ended", "token_reused",
 }
 
 // DeadLetter publishes a quarantined lab event for whoever sent it.

@@ -1,0 +1,22 @@
+package oauth
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Labels come from closed sets: grant types we serve, and codes of errors.
+var (
+	tokenRequests = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_oauth_token_requests_total",
+		Help: "Token requests, by grant type and outcome (ok, or the error's code).",
+	}, []string{"grant", "outcome"})
+	authorizations = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_oauth_authorizations_total",
+		Help: "Authorization responses, by outcome (ok, or the error's code).",
+	}, []string{"outcome"})
+	replays = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_oauth_replays_total",
+		Help: "Codes and refresh tokens presented again, by kind; each ended its grant.",
+	}, []string{"kind"})
+)
