@@ -150,9 +150,13 @@ func (db *DB) WaitingDevice(ctx context.Context, id string, now time.Time) (Devi
 }
 
 // ApproveDevice gives a device that waits the grant g, which it stores. ErrSpent
-// where the device was answered before, or its time is over.
+// where the device was answered before, its time is over, or the session has
+// ended meanwhile.
 func (db *DB) ApproveDevice(ctx context.Context, id string, g Grant, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
+		if err := db.stillOpen(ctx, g.SessionID); err != nil {
+			return err
+		}
 		if err := db.g(ctx).Create(&g).Error; err != nil {
 			return mapErr(err)
 		}

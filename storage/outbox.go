@@ -126,6 +126,12 @@ func (db *DB) ReleaseOutbox(ctx context.Context, o Outbox, reason string) error 
 		Updates(map[string]any{"held_until": nil, "reason": reason}).Error)
 }
 
+// PostponeOutbox is ReleaseOutbox for an attempt that does not count.
+func (db *DB) PostponeOutbox(ctx context.Context, o Outbox) error {
+	return mapErr(db.g(ctx).Model(&Outbox{}).Where("id = ? AND held_until = ?", o.ID, o.HeldUntil).
+		Updates(map[string]any{"held_until": nil, "attempts": gorm.Expr("attempts - 1")}).Error)
+}
+
 // FinishOutbox marks a wish fulfilled. Only the first caller gets nil, the rest
 // ErrSpent.
 func (db *DB) FinishOutbox(ctx context.Context, id string, now time.Time) error {
@@ -175,6 +181,41 @@ func (db *DB) OutboxBacklog(ctx context.Context, now time.Time) (Backlog, error)
 		b.Oldest = now.Sub(o.CreatedAt)
 	}
 	return b, nil
+}
+
+// Unfulfilled lists wishes that are not fulfilled, the newest first: all of them,
+// or only those given up.
+func (db *DB) Unfulfilled(ctx context.Context, failed bool, limit int) ([]Outbox, error) {
+	q := db.g(ctx).Where("done_at IS NULL")
+	if failed {
+		q = q.Where("failed_at IS NOT NULL")
+	}
+	var out []Outbox
+	return out, mapErr(q.Order("created_at DESC, id DESC").Limit(limit).Find(&out).Error)
+}
+
+// RetryOutbox makes a wish that was given up a new one, whose attempts are
+// counted from the start; ErrNotFound where it was not given up.
+func (db *DB) RetryOutbox(ctx context.Context, id string) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
+		r := db.g(ctx).Model(&Outbox{}).Where("id = ? AND failed_at IS NOT NULL AND done_at IS NULL", id).
+			Updates(map[string]any{"failed_at": nil, "relayed_at": nil, "held_until": nil, "attempts": 0, "reason": ""})
+		if err := foundOne(r); err != nil {
+			return err
+		}
+		return db.Audit(ctx, AuditEvent{Event: "task.retried", Actor: "operator", Object: "task:" + id})
+	})
+}
+
+// DeleteOutbox forgets a wish that was given up; ErrNotFound where it was not.
+func (db *DB) DeleteOutbox(ctx context.Context, id string) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
+		r := db.g(ctx).Where("id = ? AND failed_at IS NOT NULL AND done_at IS NULL", id).Delete(&Outbox{})
+		if err := foundOne(r); err != nil {
+			return err
+		}
+		return db.Audit(ctx, AuditEvent{Event: "task.deleted", Actor: "operator", Object: "task:" + id})
+	})
 }
 
 // DeleteOldOutbox removes wishes fulfilled or given up before the given time, up

@@ -101,7 +101,8 @@ func (db *DB) TouchSession(ctx context.Context, id string, before, now time.Time
 }
 
 // EndSession ends one session of this patient, and the grants that live no longer
-// than it; ErrNotFound where the patient has no such live one.
+// than it, and wishes that its clients are told; ErrNotFound where the patient
+// has no such live one.
 func (db *DB) EndSession(ctx context.Context, patientID, id string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		r := db.g(ctx).Model(&Session{}).
@@ -110,6 +111,9 @@ func (db *DB) EndSession(ctx context.Context, patientID, id string, now time.Tim
 			return err
 		}
 		if err := db.RevokeSessionGrants(ctx, id, now); err != nil {
+			return err
+		}
+		if err := db.tellSignedOut(ctx, id); err != nil {
 			return err
 		}
 		return db.auditSession(ctx, "session.ended", patientID, id)
@@ -146,17 +150,27 @@ func (db *DB) SessionsOf(ctx context.Context, patientID string) ([]Session, erro
 // endedKept is how long an ended session stays, for questions afterwards.
 const endedKept = 30 * 24 * time.Hour
 
-// ExpireSessions ends up to limit sessions whose time is over, removes up to
-// limit that ended a month ago, and returns how many rows it changed.
+// ExpireSessions ends up to limit sessions whose time is over, and wishes that
+// their clients are told. It removes up to limit that ended a month ago, and
+// returns how many rows it changed.
 func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int, error) {
-	end := db.g(ctx).Exec(`UPDATE session SET ended_at = expires_at WHERE id IN (
-		SELECT id FROM session WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)`, now, limit)
-	if end.Error != nil {
-		return 0, mapErr(end.Error)
+	var over []string
+	err := db.Tx(ctx, func(ctx context.Context) error {
+		over = nil
+		err := db.g(ctx).Raw(`UPDATE session SET ended_at = expires_at WHERE ended_at IS NULL AND id IN (
+			SELECT id FROM session WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)
+			RETURNING id`, now, limit).Scan(&over).Error
+		if err != nil || len(over) == 0 {
+			return mapErr(err)
+		}
+		return db.tellSignedOut(ctx, over...)
+	})
+	if err != nil {
+		return 0, err
 	}
 	old := db.g(ctx).Exec(`DELETE FROM session WHERE id IN (
 		SELECT id FROM session WHERE ended_at <= ? ORDER BY expires_at LIMIT ?)`, now.Add(-endedKept), limit)
-	return int(end.RowsAffected + old.RowsAffected), mapErr(old.Error)
+	return len(over) + int(old.RowsAffected), mapErr(old.Error)
 }
 
 func (db *DB) auditSession(ctx context.Context, event, patientID, id string) error {

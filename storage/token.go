@@ -105,9 +105,13 @@ type AccessToken struct {
 // TableName names the table.
 func (AccessToken) TableName() string { return "oauth_access" }
 
-// CreateCode stores a grant and the code that stands for it.
+// CreateCode stores a grant and the code that stands for it. ErrSpent where the
+// grant's session has ended meanwhile: nobody would tell its client.
 func (db *DB) CreateCode(ctx context.Context, g Grant, c Code) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
+		if err := db.stillOpen(ctx, g.SessionID); err != nil {
+			return err
+		}
 		if err := db.g(ctx).Create(&g).Error; err != nil {
 			return mapErr(err)
 		}
@@ -317,7 +321,7 @@ func (db *DB) DeleteExpiredTokens(ctx context.Context, now time.Time, limit int)
 	total := 0
 	for _, t := range []struct{ table, key string }{
 		{"oauth_code", "digest"}, {"oauth_access", "digest"}, {"oauth_refresh", "digest"},
-		{"auth_request", "id"}, {"oauth_grant", "id"},
+		{"auth_request", "id"},
 		{"used_jti", "digest"},
 		{"device", "id"},
 	} {
@@ -328,5 +332,15 @@ func (db *DB) DeleteExpiredTokens(ctx context.Context, now time.Time, limit int)
 		}
 		total += int(r.RowsAffected)
 	}
-	return total, nil
+	n, err := db.deleteExpiredGrants(ctx, now, limit)
+	return total + n, err
+}
+
+// deleteExpiredGrants spares those whose clients are to be told of a sign-out.
+func (db *DB) deleteExpiredGrants(ctx context.Context, now time.Time, limit int) (int, error) {
+	r := db.g(ctx).Exec(`DELETE FROM oauth_grant WHERE id IN (
+		SELECT g.id FROM oauth_grant g WHERE g.expires_at < ? AND NOT EXISTS (SELECT 1 FROM session s
+			WHERE s.id = g.session_id AND (s.ended_at IS NULL OR s.ended_at > ?))
+		ORDER BY g.expires_at LIMIT ?)`, now.Add(-usedKept), now.Add(-toldWithin), limit)
+	return int(r.RowsAffected), mapErr(r.Error)
 }

@@ -65,7 +65,10 @@ func (w *Worker) fulfil(do func(context.Context, storage.Outbox) error) asynq.Ha
 		if o.Attempts > maxRetry+1 {
 			return w.failed(ctx, o, errors.New("the worker died of it")) // in its last attempt
 		}
-		if err := safely(ctx, func(ctx context.Context) error { return do(ctx, o) }); err != nil {
+		err = safely(ctx, func(ctx context.Context) error { return do(ctx, o) })
+		if errors.Is(err, queue.ErrBusy) {
+			return errors.Join(err, w.DB.PostponeOutbox(ctx, o))
+		} else if err != nil {
 			return w.failed(ctx, o, err)
 		}
 		// What is done is recorded also where the task's time is over.
@@ -96,7 +99,7 @@ func (w *Worker) failed(ctx context.Context, o storage.Outbox, cause error) erro
 // log line.
 func word(cause error) string {
 	switch {
-	case errors.Is(cause, ErrRefused):
+	case errors.Is(cause, ErrRefused), errors.Is(cause, queue.ErrRefused):
 		return "refused"
 	case errors.Is(cause, context.DeadlineExceeded):
 		return "timeout"

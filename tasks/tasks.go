@@ -43,6 +43,9 @@ type Config struct {
 	// DeadLetter publishes a quarantined lab event. It may be called again for
 	// the same event.
 	DeadLetter func(ctx context.Context, eventID string) error
+	// Logout tells a client that a session has ended. It may be called again for
+	// the same two, and answers queue.ErrRefused where that would be in vain.
+	Logout func(ctx context.Context, clientID, sessionID string) error
 	// Checks are asked every minute, by name, and shown in the metrics.
 	Checks map[string]func(context.Context) error
 	// Concurrency is how many tasks run at once; 0 means 10.
@@ -84,6 +87,8 @@ func (w *Worker) jobs() map[string]func(context.Context, storage.Outbox) error {
 		queue.AccountExists{}.Kind(): w.accountExists,
 		queue.Notice{}.Kind():        w.notice,
 		queue.DeadLetter{}.Kind():    w.deadLetter,
+
+		queue.BackchannelLogout{}.Kind(): w.backchannelLogout,
 	}
 }
 
@@ -135,7 +140,7 @@ func (w *Worker) handle(ctx context.Context, t *asynq.Task) error {
 // elsewhere reports whether err says nothing about the task itself, so that it
 // uses up none of its retries.
 func elsewhere(err error) bool {
-	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrHeld)
+	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrHeld) || errors.Is(err, queue.ErrBusy)
 }
 
 // retryDelay is 2, 6, 18, … seconds after the first, second, third failure, up

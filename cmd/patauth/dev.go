@@ -117,6 +117,9 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer stopBroker()
 	config.Kafka = KafkaConfig{Brokers: strings.Split(brokers, ",")}
+	// The portal and the clients of tests are on this machine. Where dev runs,
+	// which is never in production mode, they may be told of sign-outs there.
+	config.Outbound.Networks = append(config.Outbound.Networks, "127.0.0.0/8", "::1/128")
 	if config.Storage.Keyring, err = ownKeyring(dir); err != nil {
 		return err
 	}
@@ -175,6 +178,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	defer closed()
 	work := tasks.NewWorker(tasks.Config{
 		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db),
+		Logout: logouts(config, db, signing),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})
 		},

@@ -61,7 +61,7 @@ func newCommand(environ []string) *cobra.Command {
 		w.GroupID = workloads
 		root.AddCommand(w)
 	}
-	for _, o := range []*cobra.Command{c.configure(), c.client(), c.patient(), c.lis(), c.key(), c.version()} {
+	for _, o := range []*cobra.Command{c.configure(), c.client(), c.patient(), c.lis(), c.key(), c.task(), c.version()} {
 		o.GroupID = operator
 		c.common(o)
 		root.AddCommand(o)

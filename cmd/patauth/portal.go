@@ -28,9 +28,10 @@ type portal struct {
 	id, secret  string       // of the client
 	http        *http.Client // trusts the issuer's certificate
 	mu          sync.Mutex
-	provider    *oidc.Provider     // after discovery
-	visits      map[string]*visit  // signed in, by cookie
-	attempts    map[string]attempt // on their way, by cookie
+	provider    *oidc.Provider       // after discovery
+	visits      map[string]*visit    // signed in, by cookie
+	attempts    map[string]attempt   // on their way, by cookie
+	signedOut   map[string]time.Time // logout tokens that were taken, and their ends, by jti
 	crossOrigin *http.CrossOriginProtection
 	order       []string // cookies of attempts, oldest first
 }
@@ -52,6 +53,7 @@ type Claims struct {
 	Name          string   `json:"name"`
 	Email         string   `json:"email"`
 	EmailVerified bool     `json:"email_verified"`
+	SID           string   `json:"sid"`
 	ACR           string   `json:"acr"`
 	AMR           []string `json:"amr"`
 	AuthTime      int64    `json:"auth_time"`
@@ -77,7 +79,7 @@ var (
 func newPortal(address, issuer, id, secret string, client *http.Client) *portal {
 	return &portal{
 		url: address, issuer: issuer, id: id, secret: secret, http: client,
-		visits: map[string]*visit{}, attempts: map[string]attempt{}, crossOrigin: http.NewCrossOriginProtection(),
+		visits: map[string]*visit{}, attempts: map[string]attempt{}, signedOut: map[string]time.Time{}, crossOrigin: http.NewCrossOriginProtection(),
 	}
 }
 
@@ -88,6 +90,7 @@ func (p *portal) handler() http.Handler {
 	m.HandleFunc("GET /callback", p.answer(p.callback))
 	m.HandleFunc("POST /refresh", p.answer(p.refresh))
 	m.HandleFunc("POST /sign-out", p.answer(p.signOut))
+	m.HandleFunc("POST /backchannel-logout", p.backchannelLogout)
 	m.HandleFunc("GET /portal.css", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/css; charset=utf-8")
 		w.Write(portalCSS)
@@ -320,7 +323,9 @@ func (p *portal) refresh(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.mu.Lock()
-	p.visits[c.Value] = fresh
+	if p.visits[c.Value] != nil { // not signed out meanwhile
+		p.visits[c.Value] = fresh
+	}
 	p.mu.Unlock()
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 	return nil

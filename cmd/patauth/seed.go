@@ -46,6 +46,7 @@ func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL strin
 			RedirectURIs:           storage.Strings{portalURL + "/callback"},
 			PostLogoutRedirectURIs: storage.Strings{portalURL + "/"},
 			GrantTypes:             storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,
+			Metadata: storage.ClientMetadata{BackchannelLogoutURI: portalURL + "/backchannel-logout", BackchannelLogoutSessionRequired: true},
 		})
 		if err != nil {
 			return err

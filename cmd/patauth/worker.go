@@ -7,11 +7,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pat-authenticate/patauth/provider"
+	"github.com/pat-authenticate/patauth/provider/keys"
+	"github.com/pat-authenticate/patauth/provider/oauth"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks"
 )
 
-// worker does what was wished for: mails, dead letters and the periodic tasks.
+// worker does what was wished for: mails, dead letters, sign-outs at clients and
+// the periodic tasks.
 func (c *command) worker() *cobra.Command {
 	return c.workload("worker", "Send mails and do the periodic tasks", func(ctx context.Context, config Config, db *storage.DB) error {
 		site, err := openSite(config, db)
@@ -34,17 +37,27 @@ func (c *command) worker() *cobra.Command {
 			return err
 		}
 		defer closed()
+		signing, err := keys.Open(ctx, db)
+		if err != nil {
+			return err
+		}
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: deadLetter, Checks: checks(db),
+			DeadLetter: deadLetter, Logout: logouts(config, db, signing), Checks: checks(db),
 		})
-		health := &provider.Health{DB: db}
+		health := &provider.Health{DB: db, Fresh: signing.Fresh}
 		internal, err := internalJob(config, health)
 		if err != nil {
 			return err
 		}
-		return run(ctx, health, config.Drain, internal, work.Run, tasks.NewRelay(db, redis).Run)
+		return run(ctx, health, config.Drain, internal, work.Run, tasks.NewRelay(db, redis).Run, signing.Run)
 	})
+}
+
+// logouts tells clients that a session has ended.
+func logouts(config Config, db *storage.DB, signing *keys.Keys) func(ctx context.Context, clientID, sessionID string) error {
+	b := &oauth.Backchannel{DB: db, Keys: signing, Issuer: config.Issuer, Outbound: config.outbound()}
+	return b.Tell
 }
 
 // checks are what the task health_check asks of the parts around.

@@ -25,7 +25,7 @@ func TestEveryPageInEveryLanguage(t *testing.T) {
 	b := p.signedIn(ada, 0, session.Password, session.TOTP)
 	for _, path := range append(pages, "/account/factors/"+totp.ID+"/remove") {
 		for _, lang := range []string{"en", "de"} {
-			page := b.get(path, lang).is(200, `<html lang="`+lang+`">`, `href="/account/labs"`, `action="/signout"`)
+			page := b.get(path, lang).is(200, `<html lang="`+lang+`">`, `href="/account/labs"`, `action="/logout"`)
 			require.Equal(t, 1, strings.Count(page.body, "<h1>"), path)
 			require.Equal(t, 1, strings.Count(page.body, `aria-current="page"`), path)
 			require.NotContains(t, page.body, "AB123456", "a record number is masked")

@@ -48,6 +48,11 @@ func (o *OAuth) metadata() map[string]any {
 		"revocation_endpoint_auth_signing_alg_values_supported":    assertionAlgs,
 
 		"device_authorization_endpoint": o.issuer + "/oauth2/device", // RFC 8628, Section 4
+
+		"backchannel_logout_supported":          true,
+		"backchannel_logout_session_supported":  true,
+		"frontchannel_logout_supported":         true,
+		"frontchannel_logout_session_supported": true,
 	}
 }
 

@@ -1,7 +1,9 @@
 package oauth
 
 import (
+	"context"
 	"errors"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,55 +21,93 @@ type logoutView struct {
 // A leave is a request to sign out, checked.
 type leave struct {
 	client *storage.Client // nil where nobody was named
-	hint   *hint
-	back   *url.URL // registered, with state; nil where there is none
+	hint   *hint           // of an ID token for client; nil where there is none to trust
+	back   *url.URL        // registered, with state; nil where there is none
 }
 
-// readLeave checks the parameters of RP-Initiated Logout 1.0, Section 2. What
-// cannot be trusted counts as absent: the patient is asked, and not redirected.
-func (o *OAuth) readLeave(r *http.Request, p url.Values) (leave, error) {
+// readLeave checks the parameters of RP-Initiated Logout 1.0, Section 2. A hint
+// that cannot be trusted counts as absent, and spoils the way back (Section 4:
+// "any operations requiring the information that failed to correctly validate
+// MUST be aborted"): the patient is asked. A request that contradicts itself or
+// what was registered is an ErrInvalid. logout_hint is ignored.
+func (o *OAuth) readLeave(ctx context.Context, p url.Values) (leave, error) {
 	var l leave
-	if h, err := readHint(o.keys, p.Get("id_token_hint"), o.issuer); err == nil {
-		l.hint = &h
+	spoilt := false
+	if token := p.Get("id_token_hint"); token != "" {
+		h, err := readHint(o.keys, token, o.issuer)
+		if spoilt = err != nil; !spoilt {
+			l.hint = &h
+		}
 	}
 	id := p.Get("client_id")
 	if l.hint != nil {
-		// "the OP MUST verify that the Client Identifier matches the one used
-		// when issuing the ID Token."
+		// "the OP MUST verify that the Client Identifier matches the one used when
+		// issuing the ID Token."
 		if id != "" && !l.hint.audience(id) {
-			l.hint = nil
+			return leave{}, web.Invalid("client_id", "is not whom the id_token_hint was issued to")
 		} else if id == "" && len(l.hint.Audience) == 1 {
 			id = l.hint.Audience[0]
 		}
 	}
-	if id == "" {
-		return l, nil
-	}
-	c, err := o.db.Client(r.Context(), id)
+	c, err := o.db.Client(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
-		l.hint = nil
-		return l, nil
+		return leave{}, nil // nobody who could be trusted
 	} else if err != nil {
-		return l, err
+		return leave{}, err
 	}
 	l.client = &c
-	// Section 3: "the value MUST have been previously registered".
-	if uri := p.Get("post_logout_redirect_uri"); uri != "" && slices.Contains(c.PostLogoutRedirectURIs, uri) {
-		if u, err := url.Parse(uri); err == nil {
-			if state := p.Get("state"); state != "" {
-				q := u.Query()
-				q.Set("state", state)
-				u.RawQuery = q.Encode()
-			}
-			l.back = u
+	uri := p.Get("post_logout_redirect_uri")
+	if uri == "" {
+		return l, nil
+	}
+	// Section 3: "The OP also MUST NOT perform post-logout redirection if the
+	// post_logout_redirect_uri value supplied does not exactly match one of the
+	// previously registered post_logout_redirect_uris values."
+	u, err := url.Parse(uri)
+	if err != nil || !slices.Contains(c.PostLogoutRedirectURIs, uri) {
+		return leave{}, web.Invalid("post_logout_redirect_uri", "is not registered for this client")
+	}
+	if !spoilt {
+		l.back = u
+		if state := p.Get("state"); state != "" {
+			l.back = extended(u, url.Values{"state": {state}})
 		}
 	}
 	return l, nil
 }
 
+// extended is u with more parameters; those it has stay as they are.
+func extended(u *url.URL, more url.Values) *url.URL {
+	longer := *u
+	if longer.RawQuery != "" {
+		longer.RawQuery += "&"
+	}
+	longer.RawQuery += more.Encode()
+	return &longer
+}
+
+// ours reports whether the hint is about the session s: its sid says so, and its
+// sub is what the client is told in that session. The sub is not compared with
+// the patient, whom the client may know under another name (OpenID Connect Core,
+// Section 8.1). A session that gave the client nothing is not the hint's.
+func (o *OAuth) ours(ctx context.Context, l leave, s *storage.Session) (bool, error) {
+	if l.hint == nil || l.hint.SID != s.ID {
+		return false, nil
+	}
+	g, err := o.db.SessionGrant(ctx, l.client.ID, s.ID)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && g.PatientID == s.PatientID && g.Sub() == l.hint.Subject, err
+}
+
+// resent says that a form was sent on by a page of ours.
+const resent = "resent"
+
 // EndSession handles GET and POST /oauth2/logout. A client that shows an ID
 // token of this very session is believed; otherwise the patient is asked, on
-// a page outside /oauth2/ that other sites cannot post to.
+// a page outside /oauth2/ that other sites cannot post to (Section 6: "OPs SHOULD
+// obtain explicit confirmation from the End-User").
 func (o *OAuth) EndSession(w http.ResponseWriter, r *http.Request) error {
 	read := web.Query
 	if r.Method == http.MethodPost {
@@ -77,25 +117,66 @@ func (o *OAuth) EndSession(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l, err := o.readLeave(r, p)
+	r = spoken(r, p)
+	l, err := o.readLeave(r.Context(), p)
 	if err != nil {
 		return err
 	}
 	s, signedIn := session.From(r.Context())
-	if l.hint != nil && (!signedIn || (l.hint.Subject == s.PatientID && l.hint.SID == s.ID)) {
+	switch {
+	case l.hint != nil && signedIn:
+		ours, err := o.ours(r.Context(), l, s)
+		if err != nil {
+			return err
+		}
+		if ours {
+			return o.leave(w, r, l)
+		}
+	case l.hint != nil && r.Method == http.MethodPost && p.Get(resent) == "":
+		return o.resend(w, r, l, p)
+	case l.hint != nil:
 		return o.leave(w, r, l)
 	}
 	q := url.Values{}
-	for _, k := range []string{"id_token_hint", "client_id", "post_logout_redirect_uri", "state"} {
-		// The hint names the client; the token itself need not stay in the URL.
-		if k != "id_token_hint" && p.Get(k) != "" {
-			q.Set(k, p.Get(k))
-		}
-	}
-	if l.client != nil {
-		q.Set("client_id", l.client.ID)
+	for _, f := range l.fields(p) {
+		q.Set(f.Name, f.Value)
 	}
 	return web.Redirect(w, r, "/logout?"+q.Encode())
+}
+
+// spoken is r, answered in the language that the client wishes for.
+func spoken(r *http.Request, p url.Values) *http.Request {
+	return r.WithContext(web.WithLang(r.Context(), p.Get("ui_locales")))
+}
+
+// fields are the parameters of p that the question needs. The hint has named the
+// client, and a token has no place in an address.
+func (l leave) fields(p url.Values) []formField {
+	var out []formField
+	if l.client != nil {
+		out = append(out, formField{"client_id", l.client.ID})
+	}
+	names := []string{"ui_locales"}
+	if l.back != nil {
+		names = []string{"post_logout_redirect_uri", "state", "ui_locales"}
+	}
+	for _, k := range names {
+		if v := p.Get(k); v != "" {
+			out = append(out, formField{k, v})
+		}
+	}
+	return out
+}
+
+// resend has the browser post the request again, from a page of ours: with a POST
+// that begins at a client's page, it does not send our cookie (SameSite=Lax).
+func (o *OAuth) resend(w http.ResponseWriter, r *http.Request, l leave, p url.Values) error {
+	if l.back != nil {
+		web.FormTarget(w, l.back.String())
+	}
+	view := formPostView{Action: "/oauth2/logout", Fields: append(l.fields(p),
+		formField{"id_token_hint", p.Get("id_token_hint")}, formField{resent, "1"})}
+	return o.site.Render(w, r, http.StatusOK, "oauth_form_post", view)
 }
 
 // GetLogout handles GET /logout: the question.
@@ -104,21 +185,17 @@ func (o *OAuth) GetLogout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l, err := o.readLeave(r, p)
+	r = spoken(r, p)
+	l, err := o.readLeave(r.Context(), p)
 	if err != nil {
 		return err
 	}
 	if _, ok := session.From(r.Context()); !ok && l.client == nil {
-		return o.site.Render(w, r, http.StatusOK, "oauth_signed_out", nil)
+		return o.site.Render(w, r, http.StatusOK, "oauth_signed_out", signedOutView{})
 	}
-	view := logoutView{}
+	view := logoutView{Fields: l.fields(p)}
 	if l.client != nil {
 		view.Client = l.client.Name
-	}
-	for _, k := range []string{"client_id", "post_logout_redirect_uri", "state"} {
-		if p.Get(k) != "" {
-			view.Fields = append(view.Fields, formField{k, p.Get(k)})
-		}
 	}
 	if l.back != nil {
 		web.FormTarget(w, l.back.String())
@@ -132,24 +209,68 @@ func (o *OAuth) PostLogout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l, err := o.readLeave(r, p)
+	r = spoken(r, p)
+	l, err := o.readLeave(r.Context(), p)
 	if err != nil {
 		return err
 	}
 	return o.leave(w, r, l)
 }
 
+type signedOutView struct {
+	Frames []string
+	// Back is registered, and may have a scheme that no template would trust.
+	Back  template.URL
+	After int // seconds
+}
+
+// framesFor is how long the frames of clients have before the page leads on.
+const framesFor = 4
+
 // leave ends the session, and with it the tokens that live no longer, and sends
-// the browser back where that was registered.
+// the browser back where that was registered: at once, or, where clients of the
+// session sign out in a frame, after a page that shows these.
 func (o *OAuth) leave(w http.ResponseWriter, r *http.Request, l leave) error {
+	frames, err := o.frames(r.Context())
+	if err != nil {
+		return err
+	}
 	if err := session.End(w, r, o.db, o.issuer); err != nil {
 		return err
 	}
 	web.Event(r.Context(), "auth.logout")
-	if l.back == nil {
-		return o.site.Render(w, r, http.StatusOK, "oauth_signed_out", nil)
+	if l.back != nil && len(frames) == 0 {
+		w.Header().Set("Location", l.back.String())
+		w.WriteHeader(http.StatusSeeOther)
+		return nil
 	}
-	w.Header().Set("Location", l.back.String())
-	w.WriteHeader(http.StatusSeeOther)
-	return nil
+	view := signedOutView{Frames: frames, After: framesFor}
+	if l.back != nil {
+		view.Back = template.URL(l.back.String())
+	}
+	web.FrameSources(w, frames...)
+	return o.site.Render(w, r, http.StatusOK, "oauth_signed_out", view)
+}
+
+// frames are the front-channel logout URIs of the clients of the session that is
+// signed out (Front-Channel Logout 1.0, Section 3). Section 2: the OP "MAY add
+// these query parameters", iss and sid, "and if either is included, both MUST be".
+func (o *OAuth) frames(ctx context.Context) ([]string, error) {
+	s, ok := session.From(ctx)
+	if !ok {
+		return nil, nil
+	}
+	clients, err := o.db.SessionClients(ctx, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, c := range clients {
+		u, err := url.Parse(c.Metadata.FrontchannelLogoutURI)
+		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+			continue // registers none
+		}
+		out = append(out, extended(u, url.Values{"iss": {o.issuer}, "sid": {s.ID}}).String())
+	}
+	return out, nil
 }

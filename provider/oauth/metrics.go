@@ -19,4 +19,7 @@ var (
 		Name: "patauth_oauth_replays_total",
 		Help: "Codes and refresh tokens presented again, by kind; each ended its grant.",
 	}, []string{"kind"})
+	backchannelLogouts = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "patauth_backchannel_logout_total", Help: "Attempts to tell a client that a session has ended, by outcome.",
+	}, []string{"outcome"})
 )

@@ -46,13 +46,36 @@ type house struct {
 	patient                storage.Patient
 }
 
+// signingKeys are those that the first house has made. To make RSA keys takes
+// longer than most tests do, so the next houses get the same.
+var (
+	signingKeys      []storage.SigningKey
+	signingKeysMutex sync.Mutex
+)
+
+func openKeys(t testing.TB, db *storage.DB) *keys.Keys {
+	t.Helper()
+	ctx := context.Background()
+	signingKeysMutex.Lock()
+	defer signingKeysMutex.Unlock()
+	for _, row := range signingKeys {
+		require.NoError(t, db.AddSigningKey(ctx, &row))
+	}
+	k, err := keys.Open(ctx, db)
+	require.NoError(t, err)
+	if signingKeys == nil {
+		signingKeys, err = db.SigningKeys(ctx)
+		require.NoError(t, err)
+	}
+	return k
+}
+
 func build(t testing.TB, db *storage.DB) *house {
 	t.Helper()
 	ctx := context.Background()
 	pages, err := templates.New("")
 	require.NoError(t, err)
-	k, err := keys.Open(ctx, db)
-	require.NoError(t, err)
+	k := openKeys(t, db)
 	site := &web.Site{Issuer: issuer, Pages: pages, DB: db}
 	h := &house{OAuth: New(Config{DB: db, Keys: k, Site: site})}
 	all := storage.Words{"authorization_code", "refresh_token", "client_credentials"}

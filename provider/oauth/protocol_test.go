@@ -501,7 +501,8 @@ func TestSignOut(t *testing.T) {
 	// An address that is not registered is not followed.
 	b, hint = signedIn()
 	w = b.get("/oauth2/logout?" + url.Values{"id_token_hint": {hint}, "post_logout_redirect_uri": {"https://evil.test/"}}.Encode())
-	require.Equal(t, 200, w.Code)
+	require.Equal(t, 400, w.Code)
+	require.Contains(t, w.Body.String(), "post_logout_redirect_uri")
 	require.Empty(t, w.Header().Get("Location"))
 	// The patient's own yes.
 	b, _ = signedIn()

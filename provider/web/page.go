@@ -58,19 +58,42 @@ func (s *Site) request(r *http.Request) (storage.AuthRequest, bool) {
 // Chromium does so), and the last step of a sign-in leads to the client.
 // uri must be one that was registered and verified.
 func FormTarget(w http.ResponseWriter, uri string) {
+	if source := sourceOf(uri); source != "" {
+		csp := w.Header().Get("Content-Security-Policy")
+		w.Header().Set("Content-Security-Policy", strings.Replace(csp, "form-action 'self'", "form-action 'self' "+source, 1))
+	}
+}
+
+// FrameSources lets this page show frames of the web origins of uris, which must
+// be registered, and of no other (CSP Level 3, frame-src).
+func FrameSources(w http.ResponseWriter, uris ...string) {
+	var sources []string
+	for _, uri := range uris {
+		if s := sourceOf(uri); strings.Contains(s, "://") && !slices.Contains(sources, s) {
+			sources = append(sources, s)
+		}
+	}
+	if len(sources) > 0 {
+		csp := w.Header().Get("Content-Security-Policy")
+		w.Header().Set("Content-Security-Policy", csp+"; frame-src "+strings.Join(sources, " "))
+	}
+}
+
+// sourceOf is the origin of uri, or the scheme of one that is not for the web, as
+// a content policy names it; "" where it must not be named.
+func sourceOf(uri string) string {
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme == "" {
-		return
+		return ""
 	}
 	source := u.Scheme + ":"
 	if u.Scheme == "http" || u.Scheme == "https" {
 		source += "//" + u.Host
 	}
-	if strings.ContainsAny(source, " ;,'\"") || source == "javascript:" || source == "data:" || strings.HasSuffix(source, "//") {
-		return
+	if strings.ContainsAny(source, " ;,'\"*") || source == "javascript:" || source == "data:" || strings.HasSuffix(source, "//") {
+		return ""
 	}
-	csp := w.Header().Get("Content-Security-Policy")
-	w.Header().Set("Content-Security-Policy", strings.Replace(csp, "form-action 'self'", "form-action 'self' "+source, 1))
+	return source
 }
 
 // Message is what the page "message" says: keys, and a link to go on with.

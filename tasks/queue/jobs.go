@@ -6,6 +6,8 @@
 // A job holds row ids and words from closed sets, nothing personal.
 package queue
 
+import "errors"
+
 // VerifyEmail mails the link that proves a mailbox.
 type VerifyEmail struct {
 	ChallengeID string `json:"challenge_id"`
@@ -36,6 +38,21 @@ type DeadLetter struct {
 	EventID string `json:"event_id"`
 }
 
+// BackchannelLogout tells a client that a session has ended.
+type BackchannelLogout struct {
+	ClientID  string `json:"client_id"`
+	SessionID string `json:"session_id"`
+}
+
+// What a job may end with, besides success and an error that another attempt
+// may not meet.
+var (
+	// ErrRefused says that every attempt would end like this one.
+	ErrRefused = errors.New("refused for good")
+	// ErrBusy says that the attempt was not made, and does not count.
+	ErrBusy = errors.New("busy")
+)
+
 // Kind names the job.
 func (VerifyEmail) Kind() string { return "verify_email" }
 
@@ -48,6 +65,9 @@ func (Notice) Kind() string { return "notice" }
 // Kind names the job.
 func (DeadLetter) Kind() string { return "dead_letter" }
 
+// Kind names the job.
+func (BackchannelLogout) Kind() string { return "backchannel_logout" }
+
 // Name makes a second wish for the same challenge the same wish.
 func (j VerifyEmail) Name() string { return j.ChallengeID }
 
@@ -59,6 +79,9 @@ func (Notice) Name() string { return "" }
 
 // Name makes a second wish for the same event the same wish.
 func (j DeadLetter) Name() string { return j.EventID }
+
+// Name makes a second wish for the same client and session the same wish.
+func (j BackchannelLogout) Name() string { return j.ClientID + ":" + j.SessionID }
 
 // The periodic tasks.
 const (
