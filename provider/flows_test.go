@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,6 +62,8 @@ import (
 //	mail ADDRESS            waits for a mail; it is the body from here on
 //	claims TOKEN            the claims of an ID token, verified; they are the body
 //	jwt TYPE TOKEN          the claims of a token of another type, likewise
+//	told                    waits until the service is told of a sign-out; the
+//	                        logout token's claims, verified, are the body
 //	totp NAME SEED          the present code of an authenticator app
 //	disable PATIENT         what an operator does
 //	patient ADDRESS         an account with a verified address and {password}
@@ -204,6 +207,8 @@ func (p *play) step(line string) {
 	case "jwt":
 		kind, token, _ := strings.Cut(rest, " ")
 		p.claims(kind, p.fill(token, plain))
+	case "told":
+		p.told()
 	case "totp":
 		as, seed, _ := strings.Cut(rest, " ")
 		code, err := totp.GenerateCode(strings.ReplaceAll(p.fill(seed, plain), " ", ""), time.Now())
@@ -335,6 +340,15 @@ func (p *play) capture(as, rest string) {
 	p.fail("%s is not there", pattern)
 }
 
+func (p *play) told() {
+	select {
+	case token := <-p.house.told:
+		p.claims("logout+jwt", token)
+	case <-time.After(10 * time.Second):
+		p.fail("the service was not told")
+	}
+}
+
 func (p *play) claims(kind, token string) {
 	var claims map[string]any
 	if err := p.house.keys.Verify(token, kind, &claims); err != nil {
@@ -355,6 +369,8 @@ type house struct {
 	quick                   login.Config
 	transport               http.RoundTripper
 
+	told chan string // logout tokens that the service got
+
 	mu      sync.Mutex
 	mails   []tasks.Message
 	mailbox func() []tasks.Message // what came since it was last asked; nil where Send collects
@@ -367,7 +383,7 @@ const (
 
 func newHouse(t *testing.T) *house {
 	ctx, stop := context.WithCancel(context.Background())
-	h := &house{db: storagetest.SQLite(t)}
+	h := &house{db: storagetest.SQLite(t), told: make(chan string, 10)}
 	pages, err := templates.New("")
 	require.NoError(t, err)
 	h.keys, err = keys.Open(ctx, h.db)
@@ -386,7 +402,9 @@ func newHouse(t *testing.T) *house {
 
 	redis, err := tasks.ParseRedis("redis://" + miniredis.RunT(t).Addr())
 	require.NoError(t, err)
-	worker := tasks.NewWorker(tasks.Config{DB: h.db, Redis: redis, Issuer: h.site.Issuer, Pages: pages, Send: func(_ context.Context, m tasks.Message) error {
+	loopback := outbound.New(outbound.Config{Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	logouts := &oauth.Backchannel{DB: h.db, Keys: h.keys, Issuer: h.site.Issuer, Outbound: loopback}
+	worker := tasks.NewWorker(tasks.Config{DB: h.db, Redis: redis, Issuer: h.site.Issuer, Pages: pages, Logout: logouts.Tell, Send: func(_ context.Context, m tasks.Message) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.mails = append(h.mails, m)
@@ -415,6 +433,9 @@ func (h *house) seed(t *testing.T) {
 	service.Name, service.AuthMethods, service.CanIntrospect = "Service", storage.Words{"client_secret_basic"}, true
 	service.GrantTypes = storage.Words{"authorization_code", "refresh_token", "client_credentials"}
 	h.secret = h.db.NewClientSecret(&service)
+	at := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { h.told <- r.PostFormValue("logout_token") }))
+	t.Cleanup(at.Close)
+	service.Metadata.BackchannelLogoutURI, service.Metadata.FrontchannelLogoutURI = at.URL, "https://service.example/signed-out"
 	require.NoError(t, h.db.CreateClient(ctx, &public))
 	require.NoError(t, h.db.CreateClient(ctx, &service))
 	h.public, h.service = public.ID, service.ID

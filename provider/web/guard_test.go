@@ -242,3 +242,16 @@ func TestPagesOfAFlowMayEndAtItsClient(t *testing.T) {
 		require.Contains(t, w.Header().Get("Content-Security-Policy"), want, uri)
 	}
 }
+
+func TestFramesAreOfTheNamedOriginsOnly(t *testing.T) {
+	for want, uris := range map[string][]string{
+		"":                              {},
+		"; frame-src https://a.example": {"https://a.example/out?x=y", "https://a.example/other"},
+		"; frame-src https://a.example https://b.example:8443": {"https://a.example/", "javascript:alert(1)", "data:text/html,x", "com.example.app:/out", "https://c.example;script-src *", "https://*.example/", "", "https://b.example:8443/"},
+	} {
+		s := site(t)
+		w := serve(web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { web.FrameSources(w, uris...) })), httptest.NewRequest("GET", "/", nil))
+		csp := w.Header().Get("Content-Security-Policy")
+		require.True(t, strings.HasSuffix(csp, "base-uri 'none'"+want), csp)
+	}
+}

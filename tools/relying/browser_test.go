@@ -26,7 +26,7 @@ type browser struct {
 	at        *url.URL
 	body      string
 	seed      string // of the authenticator app
-	consented int // how often the consent page was shown
+	consented int    // how often the consent page was shown
 }
 
 func newBrowser(t *testing.T, h *house, patient, email string) *browser {
@@ -92,12 +92,12 @@ func (b *browser) submit(action string, pairs ...string) {
 }
 
 // goes opens address and does what the pages ask for, until the browser is sent
-// away; it returns where to.
+// away or a device is connected; it returns where that is.
 func (b *browser) goes(address string) *url.URL {
 	b.t.Helper()
 	b.visit(address)
 	for range 6 {
-		if b.away() {
+		if b.away() || strings.HasPrefix(b.at.Path, "/device/") {
 			return b.at
 		}
 		switch b.at.Path {
@@ -112,6 +112,8 @@ func (b *browser) goes(address string) *url.URL {
 			b.submit("/consent", "decision", "allow")
 		case "/logout":
 			b.submit("/logout")
+		case "/device":
+			b.submit("/device", "user_code", b.at.Query().Get("user_code"))
 		default:
 			b.t.Fatalf("stuck at %s\n%s", b.at, b.body)
 		}

@@ -2,8 +2,11 @@ package relying
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/stretchr/testify/require"
@@ -217,4 +220,45 @@ func TestGoOIDCRefusals(t *testing.T) {
 	code, verifier = fresh()
 	_, err = wrong.Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	refused(err, http.StatusUnauthorized, "invalid_client")
+}
+
+// A portal is told by its server that the patient has signed out elsewhere
+// (OpenID Connect Back-Channel Logout 1.0, Section 2.6).
+func TestGoOIDCIsToldOfASignOut(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	ctx, op := goOIDC(t, h)
+	told := make(chan string, 4)
+	cert, err := tls.LoadX509KeyPair(h.cert, h.key)
+	require.NoError(t, err)
+	listener := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		told <- r.PostFormValue("logout_token")
+	}))
+	listener.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	listener.StartTLS()
+	t.Cleanup(listener.Close)
+	made := h.register(t, "--redirect-uri", listener.URL+"/callback", "--scope", "openid",
+		"--backchannel-logout-uri", listener.URL+"/told", "--backchannel-logout-session-required")
+	c := oauth2.Config{ClientID: made.ID, ClientSecret: made.Secret, Endpoint: op.Endpoint(),
+		RedirectURL: listener.URL + "/callback", Scopes: []string{"openid"}}
+	b := h.patient(t, "grace@example.org")
+	token, id := signIn(t, ctx, op, c, b)
+	var claims struct {
+		SID string `json:"sid"`
+	}
+	require.NoError(t, id.Claims(&claims))
+
+	b.visit(h.Issuer + "/account")
+	b.submit("/logout")
+	select {
+	case raw := <-told:
+		logout, err := op.VerifierContext(ctx, &oidc.Config{ClientID: made.ID}).VerifyLogout(ctx, raw)
+		require.NoError(t, err)
+		require.Equal(t, id.Subject, logout.Subject)
+		require.Equal(t, claims.SID, logout.SessionID)
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody told the portal")
+	}
+	_, err = op.UserInfo(ctx, oauth2.StaticTokenSource(token))
+	require.ErrorContains(t, err, "401")
 }

@@ -11,6 +11,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -25,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,8 +40,10 @@ type house struct {
 		Record    string
 	} `json:"activation_codes"`
 
+	env       []string
 	data      string // its folder
 	authority string // PEM file of the certificate authority
+	cert, key string // PEM files of a certificate for localhost and 127.0.0.1
 	client    *http.Client
 }
 
@@ -53,12 +57,14 @@ func program(t *testing.T) string {
 	return path
 }
 
-// open runs `patauth dev` over https on free ports until the test ends.
-func open(t *testing.T) *house {
+// open runs `patauth dev` over https on free ports until the test ends. It and the
+// operator's commands have env in their environment.
+func open(t *testing.T, env ...string) *house {
 	t.Helper()
-	h := &house{data: t.TempDir()}
+	h := &house{env: env, data: t.TempDir()}
 	pool, authority, cert, key := certify(t)
-	h.authority = authority
+	h.authority, h.cert, h.key = authority, cert, key
+	h.env = append(h.env, "SSL_CERT_FILE="+authority) // for what the provider asks of clients
 	h.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: 10 * time.Second}
 	h.run(t, "--tls-cert", cert, "--tls-key", key)
 	require.Contains(t, h.Issuer, "https://localhost:")
@@ -69,6 +75,7 @@ func (h *house) run(t *testing.T, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program(t), append([]string{"dev", "--json", "--data", h.data,
 		"--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0", "--portal-listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(os.Environ(), h.env...)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	log := &bytes.Buffer{}
@@ -85,7 +92,7 @@ func (h *house) run(t *testing.T, args ...string) {
 	require.NoError(t, json.Unmarshal(line, h), "%s", line)
 }
 
-// certify makes a certificate authority, and under it a certificate for localhost.
+// certify makes a certificate authority, and under it a certificate for this machine.
 func certify(t *testing.T) (pool *x509.CertPool, authority, cert, key string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -130,6 +137,7 @@ func (h *house) operate(t *testing.T, stdin string, into any, args ...string) {
 	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second)
 	defer stop()
 	cmd := exec.CommandContext(ctx, program(t), append(args, "--data", h.data, "--json")...)
+	cmd.Env = append(os.Environ(), h.env...)
 	cmd.Stdin = bytes.NewBufferString(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -148,6 +156,20 @@ func (h *house) register(t *testing.T, flags ...string) (c registered) {
 	t.Helper()
 	h.operate(t, "", &c, append([]string{"client", "create", "--name", "Portal of " + t.Name()}, flags...)...)
 	return c
+}
+
+// keys makes a key of a client's, and the file of its public half, as a JWK Set.
+func keys(t *testing.T) (private []byte, id, jwks string) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "first", Algorithm: "RS256", Use: "sig"}}})
+	require.NoError(t, err)
+	jwks = filepath.Join(t.TempDir(), "jwks.json")
+	require.NoError(t, os.WriteFile(jwks, set, 0o600))
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), "first", jwks
 }
 
 // everything is what a portal may ask for.

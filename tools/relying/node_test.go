@@ -37,14 +37,18 @@ func node(t *testing.T, script string, args ...string) *exec.Cmd {
 // to what they forbid.
 func TestOpenIDClient(t *testing.T) {
 	t.Parallel()
-	h := open(t)
+	h := open(t, "PATAUTH_REGISTRATION_MODE=open")
 	b := h.patient(t, "grace@example.org")
+	key, keyID, jwks := keys(t)
 	given, err := json.Marshal(map[string]any{
 		"issuer": h.Issuer,
 		"portal": h.register(t, "--redirect-uri", portal, "--scope", "openid,profile,email,offline_access",
-			"--post-logout-redirect-uri", "https://portal.example/bye"),
-		"server":  h.register(t, "--grant", "client_credentials", "--can-introspect"),
-		"patient": map[string]string{"id": b.patient, "email": b.email},
+			"--post-logout-redirect-uri", "https://portal.example/bye", "--audience", resource),
+		"server":   h.register(t, "--grant", "client_credentials", "--can-introspect", "--audience", resource, "--access-token-alg", "ES256"),
+		"service":  h.register(t, "--grant", "client_credentials", "--audience", resource, "--scope", "results.read", "--auth-method", "private_key_jwt", "--jwks", jwks),
+		"key":      map[string]string{"id": keyID, "pem": string(key)},
+		"resource": resource,
+		"patient":  map[string]string{"id": b.patient, "email": b.email},
 	})
 	require.NoError(t, err)
 

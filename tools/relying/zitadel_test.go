@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/zitadel/oidc/v3/pkg/client/rp"
@@ -15,7 +16,10 @@ import (
 	"golang.org/x/oauth2"
 )
 
-const portal = "https://portal.example/callback"
+const (
+	portal   = "https://portal.example/callback"
+	resource = "https://results.example/api"
+)
 
 type (
 	zitadelTokens = oidc.Tokens[*oidc.IDTokenClaims]
@@ -110,7 +114,6 @@ func TestZitadelService(t *testing.T) {
 	t.Parallel()
 	h := open(t)
 	ctx := context.Background()
-	const resource = "https://results.example/api"
 	service := h.register(t, "--grant", "client_credentials", "--scope", "results.read", "--audience", resource)
 	server := h.register(t, "--grant", "client_credentials", "--scope", "results.read", "--audience", resource, "--can-introspect")
 	other := h.register(t, "--grant", "client_credentials", "--audience", "https://other.example", "--can-introspect")
@@ -135,4 +138,27 @@ func TestZitadelService(t *testing.T) {
 	require.Equal(t, oidc.SpaceDelimitedArray{"results.read"}, answer.Scope)
 	// RFC 7662, Section 2.2: no more than this to those whom it does not concern.
 	require.Equal(t, map[string]any{"active": false}, ask(other).Claims)
+}
+
+// A device shows a code, and asks until the patient has allowed it (RFC 8628).
+func TestZitadelDevice(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	ctx := context.Background()
+	made := h.register(t, "--public", "--grant", "urn:ietf:params:oauth:grant-type:device_code,refresh_token", "--scope", "openid,profile")
+	party := zitadel(t, h, made, oauth2.AuthStyleInParams, "openid", "profile")
+	b := h.patient(t, "grace@example.org")
+	device, err := rp.DeviceAuthorization(ctx, []string{"openid", "profile"}, party, nil)
+	require.NoError(t, err)
+	require.Equal(t, h.Issuer+"/device", device.VerificationURI)
+	b.goes(device.VerificationURIComplete)
+	require.Equal(t, 1, b.consented)
+	tokens, err := rp.DeviceAccessToken(ctx, device.DeviceCode, time.Second, party)
+	require.NoError(t, err)
+	claims, err := rp.VerifyTokens[*oidc.IDTokenClaims](ctx, tokens.AccessToken, tokens.IDToken, party.IDTokenVerifier())
+	require.NoError(t, err)
+	require.Equal(t, b.patient, claims.Subject)
+	info, err := rp.Userinfo[*zitadelInfo](ctx, tokens.AccessToken, tokens.TokenType, b.patient, party)
+	require.NoError(t, err)
+	require.Equal(t, "Grace Example", info.Name)
 }

@@ -1,8 +1,9 @@
-// A portal on openid-client. argv[2] is JSON: the issuer, two clients and the
-// patient. For a browser it prints an address, one a line, and reads on standard
+// A portal on openid-client, and the server of an API on oauth4webapi. argv[2] is
+// JSON: the issuer, the clients and the patient. For a browser it prints an address, one a line, and reads on standard
 // input where the browser was sent from there.
 import assert from 'node:assert/strict'
 import { createInterface } from 'node:readline'
+import * as oauth4webapi from 'oauth4webapi'
 import * as client from 'openid-client'
 
 const given = JSON.parse(process.argv[2])
@@ -134,6 +135,43 @@ await fails(client.fetchUserInfo(config, tokens.access_token, claims.sub), 'OAUT
   await client.tokenRevocation(config, fresh.refresh_token)
   await client.tokenRevocation(config, fresh.refresh_token)
   await fails(client.refreshTokenGrant(config, fresh.refresh_token), 'OAUTH_RESPONSE_BODY_ERROR', (e) => assert.equal(e.error, 'invalid_grant'))
+}
+
+// A JWT for a resource server that reads it by itself (RFC 9068, Section 4), about
+// a patient, and from a service that signs for itself (RFC 7523, Section 3).
+async function reads(token) {
+  const request = new Request(given.resource, { headers: { Authorization: `Bearer ${token}` } })
+  return oauth4webapi.validateJwtAccessToken(config.serverMetadata(), request, given.resource)
+}
+{
+  const { url, checks } = await begin({ resource: given.resource, scope: 'openid' })
+  const tokens = await client.authorizationCodeGrant(config, await browse(url), checks)
+  const read = await reads(tokens.access_token)
+  assert.equal(read.sub, claims.sub)
+  assert.equal(read.client_id, given.portal.id)
+  assert.equal(read.acr, 'urn:patauth:acr:one-factor')
+  await fails(client.fetchUserInfo(config, tokens.access_token, claims.sub), 'OAUTH_WWW_AUTHENTICATE_CHALLENGE')
+}
+{
+  const der = Buffer.from(given.key.pem.replace(/-----[^-]*-----/g, ''), 'base64')
+  const key = await crypto.subtle.importKey('pkcs8', der, { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' }, false, ['sign'])
+  const service = await client.discovery(new URL(given.issuer), given.service.id, undefined, client.PrivateKeyJwt({ key, kid: given.key.id }), strict)
+  const own = await client.clientCredentialsGrant(service, { resource: given.resource, scope: 'results.read' })
+  const read = await reads(own.access_token)
+  assert.equal(read.sub, given.service.id)
+  assert.equal(read.scope, 'results.read')
+}
+
+// A client that registers itself (RFC 7591), and is asked for consent as anybody.
+{
+  const made = await client.dynamicClientRegistration(new URL(given.issuer),
+    { client_name: 'Diary', redirect_uris: [redirect_uri], token_endpoint_auth_method: 'client_secret_basic' },
+    client.ClientSecretBasic(), strict)
+  const verifier = client.randomPKCECodeVerifier()
+  const at = await browse(client.buildAuthorizationUrl(made, { redirect_uri, scope: 'openid', nonce: 'n',
+    code_challenge: await client.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256' }))
+  const got = await client.authorizationCodeGrant(made, at, { pkceCodeVerifier: verifier, expectedNonce: 'n', idTokenExpected: true })
+  assert.notEqual(got.claims().sub, claims.sub) // its own name for the patient (Core, Section 8.1)
 }
 
 // A secret that is not the client's.
