@@ -14,17 +14,16 @@ const (
 	KeyCompromised = "compromised" // neither
 )
 
-// SigningKey is a key that signs tokens. Its private part is sealed to the row,
-// and empty once it signs no more.
+// SigningKey is a key that signs tokens. Its private part is sealed to the row.
 type SigningKey struct {
 	ID          string // kid
-	Alg         string // one of keys.Algorithms
+	Alg         string // RFC 7518, Section 3.1
 	State       string
 	Public      string // JWK
-	Private     []byte // sealed PKCS #8
+	Private     []byte // sealed PKCS #8; empty once the key has ended
 	CreatedAt   time.Time
 	ActivatedAt *time.Time
-	RetiredAt   *time.Time
+	RetiredAt   *time.Time // when it ended, retired or compromised
 }
 
 // TableName names the table.
@@ -36,62 +35,27 @@ func (db *DB) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 	return out, mapErr(db.g(ctx).Order("created_at, id").Find(&out).Error)
 }
 
-// AddSigningKey stores k. Two active keys for one algorithm, or two pending ones,
-// are an ErrConflict, so that of many replicas one makes the key.
+// AddSigningKey stores k. Two active or two pending keys for one algorithm are
+// an ErrConflict, so that of many replicas one makes the key.
 func (db *DB) AddSigningKey(ctx context.Context, k *SigningKey) error {
-	return db.Tx(ctx, func(ctx context.Context) error {
-		if err := db.g(ctx).Create(k).Error; err != nil {
-			return mapErr(err)
-		}
-		return db.auditKey(ctx, "key.made", k.ID, k.State)
-	})
+	return mapErr(db.g(ctx).Create(k).Error)
 }
 
-// ActivateSigningKey makes a pending key sign, and retires the one that signed
-// for its algorithm. Of several callers one gets nil, the rest ErrSpent.
-func (db *DB) ActivateSigningKey(ctx context.Context, k SigningKey, now time.Time) error {
-	return db.Tx(ctx, func(ctx context.Context) error {
-		var old []SigningKey
-		if err := db.g(ctx).Where("alg = ? AND state = ?", k.Alg, KeyActive).Find(&old).Error; err != nil {
-			return mapErr(err)
-		}
-		for _, o := range old {
-			if err := db.RetireSigningKey(ctx, o, KeyRetired, now); err != nil {
-				return err
-			}
-		}
-		err := spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", k.ID, KeyPending).
-			Updates(map[string]any{"state": KeyActive, "activated_at": now}))
-		if err != nil {
-			return err
-		}
-		return db.auditKey(ctx, "key.activated", k.ID, KeyActive)
-	})
+// ActivateSigningKey lets a pending key sign: ErrSpent where it is pending no
+// more, ErrConflict while another key of its algorithm is active.
+func (db *DB) ActivateSigningKey(ctx context.Context, id string, now time.Time) error {
+	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", id, KeyPending).
+		Updates(map[string]any{"state": KeyActive, "activated_at": now}))
 }
 
-// RetireSigningKey ends a key's signing: state is KeyRetired, or KeyCompromised
-// for one that must not be believed any more. Its private part is destroyed.
-// ErrSpent where the key is in another state than k says.
-func (db *DB) RetireSigningKey(ctx context.Context, k SigningKey, state string, now time.Time) error {
-	return db.Tx(ctx, func(ctx context.Context) error {
-		err := spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", k.ID, k.State).
-			Updates(map[string]any{"state": state, "private": []byte{}, "retired_at": now}))
-		if err != nil {
-			return err
-		}
-		return db.auditKey(ctx, "key."+state, k.ID, state)
-	})
+// EndSigningKey takes a key from one state to another in which it signs no more,
+// and destroys its private part: ErrSpent where it is not in that state any more.
+func (db *DB) EndSigningKey(ctx context.Context, id, from, to string, now time.Time) error {
+	return spentUnlessOne(db.g(ctx).Model(&SigningKey{}).Where("id = ? AND state = ?", id, from).
+		Updates(map[string]any{"state": to, "retired_at": now, "private": []byte{}}))
 }
 
-// DeleteSigningKeys removes keys that were retired or compromised before the
-// given time, and returns how many.
-func (db *DB) DeleteSigningKeys(ctx context.Context, before time.Time) (int, error) {
-	r := db.g(ctx).Where("state IN ? AND retired_at < ?", []string{KeyRetired, KeyCompromised}, before).Delete(&SigningKey{})
-	return int(r.RowsAffected), mapErr(r.Error)
-}
-
-func (db *DB) auditKey(ctx context.Context, event, id, state string) error {
-	return db.Audit(ctx, AuditEvent{
-		Event: event, Actor: "system", Object: "key:" + id, Detail: JSON[map[string]string]{V: map[string]string{"state": state}},
-	})
+// DeleteSigningKey removes a key that has ended: ErrSpent where there is none.
+func (db *DB) DeleteSigningKey(ctx context.Context, id string) error {
+	return spentUnlessOne(db.g(ctx).Where("id = ? AND state IN ?", id, []string{KeyRetired, KeyCompromised}).Delete(&SigningKey{}))
 }

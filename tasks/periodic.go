@@ -131,21 +131,26 @@ func (w *Worker) queueHealth(context.Context) error {
 	return nil
 }
 
-// rotateKeys does what the schedule of signing keys asks for.
-func (w *Worker) rotateKeys(ctx context.Context) error { return keys.Rotate(ctx, w.DB, storage.Now()) }
-
-// keyAges shows how many keys are in which state, and how long each algorithm's
-// active key has signed.
+// keyAges shows how many keys of each algorithm are in which state, and how long
+// the active one has signed.
 func (w *Worker) keyAges(ctx context.Context) error {
 	rows, err := w.DB.SigningKeys(ctx)
 	if err != nil {
 		return err
 	}
-	keyStates.Reset()
-	for _, k := range rows {
-		keyStates.WithLabelValues(k.Alg, k.State).Inc()
-		if k.State == storage.KeyActive && k.ActivatedAt != nil {
-			keyAge.WithLabelValues(k.Alg).Set(storage.Now().Sub(*k.ActivatedAt).Seconds())
+	for _, alg := range keys.Algorithms {
+		count := map[string]int{}
+		for _, k := range rows {
+			if k.Alg != alg {
+				continue
+			}
+			count[k.State]++
+			if k.State == storage.KeyActive {
+				keyAge.WithLabelValues(alg).Set(storage.Now().Sub(keys.Since(k)).Seconds())
+			}
+		}
+		for _, state := range keys.States {
+			keyStates.WithLabelValues(alg, state).Set(float64(count[state]))
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,58 +14,33 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
+func (c *command) key() *cobra.Command {
+	return group("key", "Keys that sign tokens", c.keyList(), c.keyRotate(), c.keyRetire())
+}
+
 // keyView is a signing key as it is printed: never its private part.
 type keyView struct {
-	ID          string     `json:"id"`
-	Alg         string     `json:"alg"`
-	State       string     `json:"state"`
+	ID    string    `json:"id"`
+	Alg   string    `json:"alg"`
+	State string    `json:"state"`
+	Since time.Time `json:"since"`
+	// Next is what the schedule makes of it at NextAt: active, retired or gone.
+	Next        string     `json:"next,omitempty"`
+	NextAt      *time.Time `json:"next_at,omitempty"`
 	CreatedAt   time.Time  `json:"created_at"`
 	ActivatedAt *time.Time `json:"activated_at,omitempty"`
 	RetiredAt   *time.Time `json:"retired_at,omitempty"`
 }
 
-func (c *command) key() *cobra.Command {
-	return group("key", "Keys that sign tokens", c.keyList(), c.keyRotate(), c.keyRetire())
-}
-
 func (c *command) keyList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List the keys, and what becomes of them", Args: cobra.NoArgs,
+		Use: "list", Short: "List the keys: their state, since when, and what becomes of them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error { return c.printKeys(cmd, db) })
+			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+				return c.printKeys(ctx, cmd, db, nil)
+			})
 		},
 	}
-}
-
-func (c *command) printKeys(cmd *cobra.Command, db *storage.DB) error {
-	all, err := db.SigningKeys(cmd.Context())
-	if err != nil {
-		return err
-	}
-	views := []keyView{}
-	for _, k := range all {
-		views = append(views, keyView{k.ID, k.Alg, k.State, k.CreatedAt, k.ActivatedAt, k.RetiredAt})
-	}
-	return c.print(cmd, views, func() {
-		table(cmd, "ID\tALG\tSTATE\tNEXT", func(line func(...any)) {
-			for _, v := range views {
-				line(v.ID, v.Alg, v.State, v.next())
-			}
-		})
-	})
-}
-
-// next is what the schedule has in store for a key.
-func (v keyView) next() string {
-	switch {
-	case v.State == storage.KeyPending:
-		return "signs from " + v.CreatedAt.Add(keys.PublishBefore).Format(time.RFC3339)
-	case v.State == storage.KeyActive && v.ActivatedAt != nil:
-		return "signs until " + v.ActivatedAt.Add(keys.SignFor).Format(time.RFC3339)
-	case v.State == storage.KeyRetired && v.RetiredAt != nil:
-		return "published until " + v.RetiredAt.Add(keys.KeepAfter).Format(time.RFC3339)
-	}
-	return ""
 }
 
 func (c *command) keyRotate() *cobra.Command {
@@ -73,47 +49,103 @@ func (c *command) keyRotate() *cobra.Command {
 		now  bool
 	)
 	cmd := &cobra.Command{
-		Use: "rotate", Short: "Make new keys that sign a day from now", Args: cobra.NoArgs,
+		Use: "rotate", Short: "Make the next keys, or let them sign when they have been published for a day", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			slices.Sort(algs)
+			algs = slices.Compact(algs) // to name one twice is no wish for two keys
 			for _, alg := range algs {
 				if !slices.Contains(keys.Algorithms, alg) {
 					return fmt.Errorf("--alg: must be of %s", strings.Join(keys.Algorithms, ", "))
 				}
 			}
+			rotate := keys.Prepare
+			if now {
+				rotate = keys.Replace
+			}
+			if len(algs) == 0 {
+				algs = keys.Algorithms
+			}
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
 				for _, alg := range algs {
-					var err error
-					if now {
-						err = keys.RotateNow(ctx, db, alg, storage.Now())
-					} else {
-						err = keys.Prepare(ctx, db, alg)
-					}
-					if err != nil {
-						return err
+					if err := rotate(ctx, db, alg, storage.Now()); err != nil {
+						return keysChanged(err)
 					}
 				}
-				return c.printKeys(cmd, db)
+				if now && !c.json {
+					fmt.Fprintln(cmd.OutOrStdout(), "Every replica signs with the new keys within 30 s. Relying parties that cache the\nold set fetch it again on an unknown kid.")
+				}
+				return c.printKeys(ctx, cmd, db, algs)
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&algs, "alg", keys.Algorithms, "algorithms")
-	cmd.Flags().BoolVar(&now, "now", false, "sign with the new keys at once; who keeps the old set must fetch it again")
+	f := cmd.Flags()
+	f.StringSliceVar(&algs, "alg", nil, "`algorithms`; may be repeated (default: all)")
+	f.BoolVar(&now, "now", false, "sign with the new keys at once, before relying parties know them")
 	return cmd
 }
 
 func (c *command) keyRetire() *cobra.Command {
 	compromised := false
 	cmd := &cobra.Command{
-		Use: "retire ID", Short: "End a key before its time", Args: cobra.ExactArgs(1),
+		Use: "retire KID", Short: "End a key before its time", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			end := keys.Retire
+			if compromised {
+				end = keys.Compromise
+			}
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
-				if err := keys.Retire(ctx, db, args[0], compromised, storage.Now()); err != nil {
-					return fmt.Errorf("key %s: %w", args[0], err)
+				err := end(ctx, db, args[0], storage.Now())
+				if errors.Is(err, keys.ErrNoSuccessor) {
+					return fmt.Errorf("%w; patauth key rotate makes one, and with --now does not wait", err)
 				}
-				return c.printKeys(cmd, db)
+				if err != nil {
+					return keysChanged(err)
+				}
+				return c.printKeys(ctx, cmd, db, nil)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&compromised, "compromised", false, "somebody else may have it: nothing that it signed counts, and a new key signs at once")
+	cmd.Flags().BoolVar(&compromised, "compromised", false, "somebody else may hold it: trust nothing that it signed; another signs at once")
 	return cmd
+}
+
+// keysChanged makes it plain when somebody else was faster.
+func keysChanged(err error) error {
+	if errors.Is(err, storage.ErrSpent) || errors.Is(err, storage.ErrConflict) {
+		return fmt.Errorf("the keys were changed meanwhile, see patauth key list: %w", err)
+	}
+	return err
+}
+
+// printKeys shows the keys for algs, nil for all there are, by age.
+func (c *command) printKeys(ctx context.Context, cmd *cobra.Command, db *storage.DB, algs []string) error {
+	all, err := db.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	views := []keyView{}
+	for _, k := range all {
+		if algs != nil && !slices.Contains(algs, k.Alg) {
+			continue
+		}
+		v := keyView{
+			ID: k.ID, Alg: k.Alg, State: k.State, Since: keys.Since(k),
+			CreatedAt: k.CreatedAt, ActivatedAt: k.ActivatedAt, RetiredAt: k.RetiredAt,
+		}
+		if next, at := keys.Next(all, k); next != "" {
+			v.Next, v.NextAt = next, &at
+		}
+		views = append(views, v)
+	}
+	return c.print(cmd, views, func() {
+		table(cmd, "ID\tALG\tSTATE\tSINCE\tNEXT", func(line func(...any)) {
+			for _, v := range views {
+				next := "unknown to this release"
+				if v.NextAt != nil {
+					next = v.Next + " " + v.NextAt.Format(time.RFC3339)
+				}
+				line(v.ID, v.Alg, v.State, v.Since.Format(time.RFC3339), next)
+			}
+		})
+	})
 }

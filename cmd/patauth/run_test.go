@@ -93,6 +93,7 @@ func TestWorkloadsStartAndStop(t *testing.T) {
 	env := append(sqliteEnv(t), "PATAUTH_KAFKA_BROKERS="+brokers, "PATAUTH_REDIS_URL=redis://"+miniredis.RunT(t).Addr(), "PATAUTH_DRAIN=0s",
 		"PATAUTH_SMTP_HOST=localhost", "PATAUTH_SMTP_FROM=id@example.org", "PATAUTH_SMTP_STARTTLS=none")
 	must[any](t, env, "migrate")
+	must[any](t, env, "key", "rotate") // the first keys take their time
 	_, err = patauth(t, env, "cron")
 	require.NoError(t, err)
 	for _, workload := range []string{"app", "consumer", "worker"} {

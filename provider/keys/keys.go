@@ -1,6 +1,10 @@
 // Package keys keeps the keys that sign tokens: one active key per algorithm,
-// made once for all replicas, sealed in the database, published in the JWK Set
-// a day before it signs and for as long as anything it signed is good.
+// made once for all replicas, sealed in the database, published in the JWK Set.
+//
+// Keys change on a schedule (schedule.go): the next one is published for a day
+// before it signs, and the last one for a day after what it signed has expired,
+// so that a relying party may cache the set and never meets a kid it does not
+// know. What is due is done by Rotate, whoever calls it and however often.
 //
 // A replica signs only with keys it has read lately (Fresh): rather no token
 // than one signed with a key that was retired meanwhile.
@@ -20,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +33,10 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
-// Algorithms lists what the provider signs with (RFC 7518, Section 3.1). ES256
-// is the default; RS256 is what every relying party can verify (OpenID Connect
-// Core, Section 15.1).
+// Algorithms lists what the provider signs with (RFC 7518, Section 3.1; EdDSA is
+// RFC 8037, Section 3.1, with Ed25519). ES256 is the default; RS256 is what every
+// relying party can verify (OpenID Connect Core, Section 15.1). Each has keys of
+// its own, also the two that RSA keys would do for.
 var Algorithms = []string{"ES256", "RS256", "PS256", "EdDSA"}
 
 const (
@@ -45,8 +51,9 @@ var ErrNoKey = errors.New("no signing key")
 
 // Keys is the key set of one replica. It is safe for concurrent use.
 type Keys struct {
-	db  *storage.DB
-	set atomic.Pointer[set]
+	db      *storage.DB
+	set     atomic.Pointer[set]
+	skipped sync.Map // ids of rows that were logged as unknown
 }
 
 // A set is one reading of the keys; it is never changed.
@@ -66,7 +73,8 @@ func Open(ctx context.Context, db *storage.DB) (*Keys, error) {
 	return k, nil
 }
 
-// Refresh reads the keys anew, making those that are missing.
+// Refresh reads the keys anew. An algorithm without an active key, be it new in
+// this release, gets one at once.
 func (k *Keys) Refresh(ctx context.Context) error {
 	rows, err := k.db.SigningKeys(ctx)
 	if err != nil {
@@ -74,9 +82,9 @@ func (k *Keys) Refresh(ctx context.Context) error {
 	}
 	made := false
 	for _, alg := range Algorithms {
-		if find(rows, alg, storage.KeyActive) == nil {
+		if l := lineOf(rows, alg); l.active == nil {
 			// Another replica may be first; its key serves.
-			if err := makeKey(ctx, k.db, alg, storage.KeyActive); err != nil && !done(err) {
+			if err := unlessLost(turn{k.db, "system", storage.Now()}.advance(ctx, l)); err != nil {
 				return err
 			}
 			made = true
@@ -87,7 +95,7 @@ func (k *Keys) Refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	s, err := k.load(rows)
+	s, err := k.load(ctx, rows)
 	if err != nil {
 		return err
 	}
@@ -118,51 +126,33 @@ func (k *Keys) Fresh() bool { return time.Since(k.set.Load().read) < staleAfter 
 // JWKS is the JWK Set (RFC 7517, Section 5) with the public keys, as JSON.
 func (k *Keys) JWKS() []byte { return k.set.Load().jwks }
 
-// makeKey creates a key of alg that is pending or active.
-func makeKey(ctx context.Context, db *storage.DB, alg, state string) error {
-	private, err := generate(alg)
-	if err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
-	}
-	row := storage.SigningKey{ID: storage.NewID(), Alg: alg, State: state, CreatedAt: storage.Now()}
-	if state == storage.KeyActive {
-		row.ActivatedAt = &row.CreatedAt
-	}
-	public, err := json.Marshal(jose.JSONWebKey{Key: private.Public(), KeyID: row.ID, Algorithm: alg, Use: "sig"})
-	if err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
-	}
-	row.Public = string(public)
-	row.Private = db.Seal("signing_key", "private", row.ID, der)
-	if err := db.AddSigningKey(ctx, &row); err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
-	}
-	return nil
-}
-
 func generate(alg string) (crypto.Signer, error) {
 	switch alg {
 	case "ES256":
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case "RS256", "PS256": // each its own
+	case "RS256", "PS256":
 		return rsa.GenerateKey(rand.Reader, rsaBits)
 	case "EdDSA":
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err
 	}
-	return nil, fmt.Errorf("unknown algorithm")
+	return nil, errors.New("unknown algorithm")
 }
 
-func (k *Keys) load(rows []storage.SigningKey) (*set, error) {
+// load reads what may be signed with and verified by. A compromised key is
+// neither. What a later release may have written is skipped.
+func (k *Keys) load(ctx context.Context, rows []storage.SigningKey) (*set, error) {
 	s := &set{read: time.Now(), active: map[string]jose.SigningKey{}, public: map[string]jose.JSONWebKey{}}
 	published := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, r := range rows {
-		if r.State == storage.KeyCompromised || !slices.Contains(Algorithms, r.Alg) {
-			continue // the latter is of a newer release
+		if !slices.Contains(Algorithms, r.Alg) || !slices.Contains(States, r.State) {
+			if _, again := k.skipped.LoadOrStore(r.ID, true); !again {
+				slog.WarnContext(ctx, "signing key skipped: unknown algorithm or state", "event", "keys.skipped", "kid", r.ID, "alg", r.Alg, "state", r.State)
+			}
+			continue
+		}
+		if r.State == storage.KeyCompromised {
+			continue
 		}
 		var public jose.JSONWebKey
 		if err := json.Unmarshal([]byte(r.Public), &public); err != nil {

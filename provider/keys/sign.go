@@ -41,15 +41,24 @@ func (k *Keys) Sign(alg, typ string, claims any) (string, error) {
 	return jws.CompactSerialize()
 }
 
+// signatures are the Algorithms, as what reads tokens calls them.
+var signatures = func() (all []jose.SignatureAlgorithm) {
+	for _, alg := range Algorithms {
+		all = append(all, jose.SignatureAlgorithm(alg))
+	}
+	return all
+}()
+
 // Verify checks that token is a JWT of kind typ that a published key of ours
-// signed, and fills claims. It does not look at times: an ID token hint may be
-// expired. The key is found by kid only; embedded keys and URLs are ignored
-// (RFC 8725, Section 3.10). Every failure is ErrToken.
+// signed with the one algorithm it is for (RFC 8725, Section 3.1), and fills
+// claims. It does not look at times: an ID token hint may be expired. The key is
+// found by kid only; embedded keys and URLs are ignored (RFC 8725, Section 3.10).
+// Every failure is ErrToken.
 func (k *Keys) Verify(token, typ string, claims any) error {
 	if len(token) > maxToken {
 		return ErrToken
 	}
-	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.PS256, jose.EdDSA})
+	jws, err := jose.ParseSignedCompact(token, signatures)
 	if err != nil || len(jws.Signatures) != 1 {
 		return ErrToken
 	}

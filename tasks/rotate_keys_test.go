@@ -1,0 +1,55 @@
+package tasks
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pat-authenticate/patauth/provider/keys"
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/storage/storagetest"
+)
+
+// gauges are the values of a metric, by the values of its labels.
+func gauges(t *testing.T, name string) map[string]float64 {
+	t.Helper()
+	all, err := prometheus.DefaultGatherer.Gather()
+	require.NoError(t, err)
+	out := map[string]float64{}
+	for _, f := range all {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			out[strings.Join(labels, " ")] = m.GetGauge().GetValue()
+		}
+	}
+	return out
+}
+
+func TestTheTaskKeepsOneKeyOfEachAlgorithm(t *testing.T) {
+	ctx, db := context.Background(), storagetest.SQLite(t)
+	r, err := ParseRedis("redis://" + miniredis.RunT(t).Addr())
+	require.NoError(t, err)
+	w := worker(t, db, r, &postbox{})
+	require.NoError(t, w.rotateKeys(ctx))
+	require.NoError(t, w.rotateKeys(ctx))
+	require.NoError(t, keys.Prepare(ctx, db, "EdDSA", storage.Now()))
+	require.NoError(t, db.AddSigningKey(ctx, &storage.SigningKey{ID: "x", Alg: "ML-DSA-65", State: "active", Private: []byte{}, CreatedAt: time.Now()}))
+	require.NoError(t, w.keyAges(ctx))
+	require.Equal(t, map[string]float64{
+		"ES256 active": 1, "ES256 pending": 0, "ES256 retired": 0, "ES256 compromised": 0,
+		"RS256 active": 1, "RS256 pending": 0, "RS256 retired": 0, "RS256 compromised": 0,
+		"PS256 active": 1, "PS256 pending": 0, "PS256 retired": 0, "PS256 compromised": 0,
+		"EdDSA active": 1, "EdDSA pending": 1, "EdDSA retired": 0, "EdDSA compromised": 0,
+	}, gauges(t, "patauth_signing_keys"))
+}
