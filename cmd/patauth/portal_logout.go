@@ -19,9 +19,16 @@ import (
 const logoutEvent = "http://schemas.openid.net/event/backchannel-logout"
 
 // backchannelLogout ends the visits of a session that has ended at the provider.
-// 400 says that the token is no good (Section 2.8). POST /backchannel-logout
+// 400 says that the token is no good (Section 2.8), and is not said where the
+// provider's keys are out of reach. POST /backchannel-logout
 func (p *portal) backchannelLogout(w http.ResponseWriter, r *http.Request) {
-	sid, err := p.readLogout(r.Context(), r.PostFormValue("logout_token"))
+	provider, _, err := p.discover(r.Context())
+	if err != nil {
+		slog.WarnContext(r.Context(), "portal logout", "error", err.Error())
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	sid, err := p.readLogout(r.Context(), provider, r.PostFormValue("logout_token"))
 	if err != nil {
 		slog.WarnContext(r.Context(), "portal logout", "error", err.Error())
 		w.WriteHeader(http.StatusBadRequest)
@@ -37,11 +44,7 @@ func (p *portal) backchannelLogout(w http.ResponseWriter, r *http.Request) {
 }
 
 // readLogout validates a logout token (Section 2.6) and returns its sid.
-func (p *portal) readLogout(ctx context.Context, raw string) (sid string, err error) {
-	provider, _, err := p.discover(ctx)
-	if err != nil {
-		return "", err
-	}
+func (p *portal) readLogout(ctx context.Context, provider *oidc.Provider, raw string) (sid string, err error) {
 	if kind := typeOf(raw); kind != "logout+jwt" {
 		return "", errors.New("logout token: another kind of token")
 	}

@@ -101,6 +101,10 @@ func TestThePortalBelievesLogoutTokensOnly(t *testing.T) {
 	require.Nil(t, p.visits["a"])
 	require.NotNil(t, p.visits["b"], "another session")
 	require.Equal(t, 400, post(token), "taken before")
+	away := newPortal("http://127.0.0.1:1", "http://127.0.0.1:1", "c-portal", "secret", http.DefaultClient)
+	w := httptest.NewRecorder()
+	away.handler().ServeHTTP(w, httptest.NewRequest("POST", "/backchannel-logout", nil))
+	require.Equal(t, 503, w.Code, "the provider's keys are out of reach: once more, please")
 	require.Equal(t, 200, post(op.token(t, "logout+jwt", with("aud", []string{"c-portal"}))), "nobody is signed in any more; that is as it should be")
 }
 
