@@ -35,7 +35,7 @@ func TestWhatTheOperatorMayNotRegister(t *testing.T) {
 		{[]string{"--auth-method", "none,client_secret_basic"}, "token_endpoint_auth_method: none stands alone"},
 		{[]string{"--auth-method", "private_key_jwt"}, "jwks: private_key_jwt needs jwks or jwks_uri"},
 		{[]string{"--auth-method", "private_key_jwt", "--jwks", "no/such/file"}, "--jwks: open"},
-		{[]string{"--auth-method", "private_key_jwt", "--jwks", private}, "jwks: must hold public keys only"},
+		{[]string{"--auth-method", "private_key_jwt", "--jwks", private}, "jwks: the set holds a private key"},
 		{[]string{"--jwks-uri", "http://a.example/keys"}, "jwks_uri: must be https"},
 		{[]string{"--id-token-alg", "none"}, "id_token_signed_response_alg: must be one of"},
 		{[]string{"--id-token-alg", ""}, "id_token_signed_response_alg: is required"},

@@ -46,8 +46,9 @@ type house struct {
 	patient                storage.Patient
 }
 
-// signingKeys are those that the first house has made. To make RSA keys takes
-// longer than most tests do, so the next houses get the same.
+// signingKeys are those that the first house has made, with their private parts
+// unsealed. To make RSA keys takes longer than most tests do, so the next houses
+// get the same.
 var (
 	signingKeys      []storage.SigningKey
 	signingKeysMutex sync.Mutex
@@ -59,13 +60,19 @@ func openKeys(t testing.TB, db *storage.DB) *keys.Keys {
 	signingKeysMutex.Lock()
 	defer signingKeysMutex.Unlock()
 	for _, row := range signingKeys {
+		row.Private = db.Seal("signing_key", "private", row.ID, row.Private)
 		require.NoError(t, db.AddSigningKey(ctx, &row))
 	}
 	k, err := keys.Open(ctx, db)
 	require.NoError(t, err)
 	if signingKeys == nil {
-		signingKeys, err = db.SigningKeys(ctx)
+		rows, err := db.SigningKeys(ctx)
 		require.NoError(t, err)
+		for _, row := range rows {
+			row.Private, err = db.Unseal("signing_key", "private", row.ID, row.Private)
+			require.NoError(t, err)
+			signingKeys = append(signingKeys, row)
+		}
 	}
 	return k
 }

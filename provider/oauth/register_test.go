@@ -346,7 +346,9 @@ func TestBodiesThatAreNoRegistration(t *testing.T) {
 // acts for itself.
 func TestWhoRegistersWithoutATokenGetsLess(t *testing.T) {
 	h := registering(t, storagetest.SQLite(t), Registration{Open: true})
-	for _, row := range []map[string]any{{"scope": "openid lab"}, {"grant_types": []string{"client_credentials"}}} {
+	for _, row := range []map[string]any{
+		{"scope": "openid lab"}, {"grant_types": []string{"client_credentials"}}, {"grant_types": []string{"authorization_code", grantDevice}},
+	} {
 		w, answer := h.call(t, "POST", "/oauth2/register", "", metadataOf(row))
 		require.Equal(t, 400, w.Code, row)
 		require.Contains(t, answer["error_description"], "clients that register by themselves")
@@ -650,6 +652,29 @@ func TestARegisteredClientSignsAPatientIn(t *testing.T) {
 	})
 }
 
+func TestARegisteredClientSignsForItself(t *testing.T) {
+	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
+	s := signer{key: newKey(t, jose.ES256, "k1"), alg: jose.ES256}
+	made, at, token := h.registered(t, map[string]any{
+		"grant_types": []string{"client_credentials"}, "token_endpoint_auth_method": "private_key_jwt", "redirect_uris": nil,
+		"token_endpoint_auth_signing_alg": "ES256", "jwks": json.RawMessage(setOf(t, s.key)),
+	})
+	require.NotContains(t, made, "client_secret")
+	require.Equal(t, []any{}, made["response_types"])
+	s.ID = made["client_id"].(string)
+	form := url.Values{"grant_type": {"client_credentials"}}
+	require.Equal(t, 200, h.assert("/oauth2/token", s.good(t), form).Code)
+	// With other keys registered, the old one is nobody's.
+	put := maps.Clone(made)
+	for _, k := range []string{"registration_access_token", "registration_client_uri", "client_id_issued_at"} {
+		delete(put, k)
+	}
+	put["jwks"] = json.RawMessage(setOf(t, newKey(t, jose.ES256, "k2")))
+	w, _ := h.call(t, "PUT", at, token, put)
+	require.Equal(t, 200, w.Code, w.Body)
+	require.Equal(t, 401, h.assert("/oauth2/token", s.good(t), form).Code)
+}
+
 func TestOpenRegistrationIsPaced(t *testing.T) {
 	h := registering(t, storagetest.SQLite(t), Registration{Open: true})
 	ctx := context.Background()
@@ -689,10 +714,15 @@ func TestRegistrationWithoutTheDatabase(t *testing.T) {
 	h := registering(t, storagetest.Open(t, dsn.String()), Registration{Token: initial})
 	answer, at, token := h.registered(t, nil)
 	p.cut()
-	for method, path := range map[string]string{"POST": "/oauth2/register", "GET": at, "PUT": at, "DELETE": at} {
+	// First what begins with a transaction, on a connection that was lost in the pool.
+	for _, method := range []string{"POST", "GET", "PUT", "DELETE"} {
+		path, bears := at, token
+		if method == "POST" {
+			path, bears = "/oauth2/register", initial
+		}
 		r := httptest.NewRequest(method, path, strings.NewReader(`{"redirect_uris": ["`+callback+`"], "client_id": "`+answer["client_id"].(string)+`"}`))
 		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Authorization", "Bearer "+map[bool]string{true: initial, false: token}[method == "POST"])
+		r.Header.Set("Authorization", "Bearer "+bears)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		require.Equal(t, 503, w.Code, method)

@@ -94,7 +94,8 @@ func keepOurs(m *storage.ClientMetadata, from storage.ClientMetadata) {
 
 // apply gives c all that in asks for; what is left out gets its default. What no
 // client decides about itself stays. Who comes without an initial access token
-// (open) gets no health data and does not act for itself.
+// (open) gets no health data, does not act for itself, and begins no sign-in that
+// a patient ends elsewhere (RFC 8628, Section 5.4: remote phishing).
 func (in registration) apply(c *storage.Client, open bool) Faults {
 	before := *c
 	c.SetRedirectURIs(in.RedirectURIs)
@@ -127,8 +128,9 @@ func (in registration) apply(c *storage.Client, open bool) Faults {
 	k.bad(in.IntrospectionEncryptedResponseAlg != "", "introspection_encrypted_response_alg", "nothing is encrypted here")
 	// A client keeps what it has by the operator's leave.
 	k.bad(open && c.Scopes.Has("lab") && !before.Scopes.Has("lab"), "scope", "lab is not for clients that register by themselves")
-	k.bad(open && c.GrantTypes.Has("client_credentials") && !before.GrantTypes.Has("client_credentials"), "grant_types",
-		"client_credentials is not for clients that register by themselves")
+	for _, g := range []string{"client_credentials", grantDevice} {
+		k.bad(open && c.GrantTypes.Has(g) && !before.GrantTypes.Has(g), "grant_types", "%s is not for clients that register by themselves", g)
+	}
 	return k.faults
 }
 

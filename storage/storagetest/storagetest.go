@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -70,14 +69,10 @@ func PostgresURL(t testing.TB) string {
 	return u.String()
 }
 
-// keyring is one for all databases of a test run, so that what was sealed in one
-// can be opened in another.
-var keyring = sync.OnceValue(storage.NewKeyring)
-
 // Open opens and migrates the database of dsn, and closes it when the test ends.
 func Open(t testing.TB, dsn string) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(context.Background(), storage.Config{DSN: dsn, Keys: keyring()})
+	db, err := storage.Open(context.Background(), storage.Config{DSN: dsn, Keys: storage.NewKeyring()})
 	if err != nil {
 		t.Fatal(err)
 	}
