@@ -110,7 +110,7 @@ func devHouse(t *testing.T, binary, dir string, ca *x509.CertPool) *house {
 	k, err := keys.Open(context.Background(), db)
 	require.NoError(t, err)
 	h := &house{
-		db: db, keys: k, site: &web.Site{Issuer: line.Issuer}, quick: login.Defaults(),
+		db: db, keys: k, site: &web.Site{Issuer: line.Issuer}, quick: login.Defaults(), told: make(chan string, 10),
 		transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca}},
 	}
 	taken := map[string]bool{}
