@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -721,14 +720,8 @@ func TestFetchedSetsAreBounded(t *testing.T) {
 func TestAnAssertionWhileTheDatabaseIsAway(t *testing.T) {
 	for name, cutFirst := range map[string]bool{"from the start": true, "after the signature": false} {
 		t.Run(name, func(t *testing.T) {
-			dsn, err := url.Parse(storagetest.PostgresURL(t))
-			require.NoError(t, err)
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			p := &proxy{Listener: l, to: dsn.Host}
-			go p.serve()
-			dsn.Host = l.Addr().String()
-			h := build(t, storagetest.Open(t, dsn.String()))
+			db, p := behindProxy(t)
+			h := build(t, db)
 			s, at := h.hosted(t)
 			at.answer.Store(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				p.cut()

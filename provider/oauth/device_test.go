@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -648,14 +647,8 @@ func TestAClientThatChangesMeanwhile(t *testing.T) {
 }
 
 func TestDevicesWithoutADatabase(t *testing.T) {
-	dsn, err := url.Parse(storagetest.PostgresURL(t))
-	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &proxy{Listener: l, to: dsn.Host}
-	go p.serve()
-	dsn.Host = l.Addr().String()
-	h := build(t, storagetest.Open(t, dsn.String()))
+	db, p := behindProxy(t)
+	h := build(t, db)
 	c := h.player(t)
 	deviceCode, userCode := h.wake(t, c, "openid")
 	b := h.browser(t)

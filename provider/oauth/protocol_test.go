@@ -575,9 +575,9 @@ func (p *proxy) cut() {
 	}
 }
 
-// Without the database a client is told to come back, and nothing else: not that
-// its secret is wrong, its token inactive or revoked. The public keys stay.
-func TestAnAbsentDatabase(t *testing.T) {
+// behindProxy is a PostgreSQL database that can be cut off.
+func behindProxy(t *testing.T) (*storage.DB, *proxy) {
+	t.Helper()
 	dsn, err := url.Parse(storagetest.PostgresURL(t))
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -585,7 +585,13 @@ func TestAnAbsentDatabase(t *testing.T) {
 	p := &proxy{Listener: l, to: dsn.Host}
 	go p.serve()
 	dsn.Host = l.Addr().String()
-	db := storagetest.Open(t, dsn.String())
+	return storagetest.Open(t, dsn.String()), p
+}
+
+// Without the database a client is told to come back, and nothing else: not that
+// its secret is wrong, its token inactive or revoked. The public keys stay.
+func TestAnAbsentDatabase(t *testing.T) {
+	db, p := behindProxy(t)
 	h := build(t, db)
 	body := h.tokens(t, h.portal, h.secret, nil)
 	b := h.browser(t)

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -704,14 +703,8 @@ func TestOpenRegistrationIsPaced(t *testing.T) {
 }
 
 func TestRegistrationWithoutTheDatabase(t *testing.T) {
-	dsn, err := url.Parse(storagetest.PostgresURL(t))
-	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &proxy{Listener: l, to: dsn.Host}
-	go p.serve()
-	dsn.Host = l.Addr().String()
-	h := registering(t, storagetest.Open(t, dsn.String()), Registration{Token: initial})
+	db, p := behindProxy(t)
+	h := registering(t, db, Registration{Token: initial})
 	answer, at, token := h.registered(t, nil)
 	p.cut()
 	// First what begins with a transaction, on a connection that was lost in the pool.
