@@ -34,7 +34,7 @@ test-go:
 	$(gotest) ./...
 
 test-race:
-	$(gotest) -race $(crowded)
+	$(gotest) -race -short $(crowded)
 
 test-tools: build
 	cd tools && PATAUTH_TEST_BINARY='$(CURDIR)/bin/patauth' $(GO) tool gotestsum --format standard-quiet -- ./...

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pat-authenticate/patauth/storage"
 )
@@ -81,14 +82,16 @@ func (k *Keys) Refresh(ctx context.Context) error {
 		return err
 	}
 	made := false
+	var making errgroup.Group // RSA keys take their time
 	for _, alg := range Algorithms {
 		if l := lineOf(rows, alg); l.active == nil {
-			// Another replica may be first; its key serves.
-			if err := unlessLost(turn{k.db, "system", storage.Now()}.advance(ctx, l)); err != nil {
-				return err
-			}
 			made = true
+			// Another replica may be first; its key serves.
+			making.Go(func() error { return unlessLost(turn{k.db, "system", storage.Now()}.advance(ctx, l)) })
 		}
+	}
+	if err := making.Wait(); err != nil {
+		return err
 	}
 	if made {
 		if rows, err = k.db.SigningKeys(ctx); err != nil {
