@@ -51,13 +51,6 @@ func (db *DB) SaveConsent(ctx context.Context, patientID, clientID string, scope
 	})
 }
 
-// ConsentsOf lists the consents in force of a patient, newest first.
-func (db *DB) ConsentsOf(ctx context.Context, patientID string) ([]Consent, error) {
-	var out []Consent
-	err := db.g(ctx).Where("patient_id = ? AND revoked_at IS NULL", patientID).Order("granted_at DESC").Find(&out).Error
-	return out, mapErr(err)
-}
-
 // RevokeConsent withdraws a consent and every grant made on it.
 func (db *DB) RevokeConsent(ctx context.Context, patientID, clientID string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {

@@ -125,9 +125,6 @@ func (db *DB) Ping(ctx context.Context) error {
 	return mapErr(db.sql.PingContext(ctx))
 }
 
-// Dialect is "sqlite" or "postgres".
-func (db *DB) Dialect() string { return db.dialect }
-
 // Stats are the pool's figures for metrics.
 func (db *DB) Stats() sql.DBStats { return db.sql.Stats() }
 
