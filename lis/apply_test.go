@@ -259,7 +259,7 @@ func TestLinksFollowTheirRecords(t *testing.T) {
 		t.Run("but not for ever", func(t *testing.T) {
 			l, one, two, p := start(t)
 			l.feed(later("A40", 2, pid(two, anna), mrg(one)))
-			_, err := db.ReconcileLinks(t.Context(), storage.Now().Add(time.Hour), 100)
+			_, _, err := db.ReconcileLinks(t.Context(), storage.Now().Add(time.Hour), "", 100)
 			require.NoError(t, err)
 			l.feed(later("A28", 1, pid(two, anna)))
 			require.Equal(t, []string{"suspended:merge-incompatible " + one}, l.links(p))
@@ -279,7 +279,7 @@ func TestLinksFollowTheirRecords(t *testing.T) {
 			l, one, _, p := start(t)
 			l.feed(later("A29", 1, pid(one, anna)))
 			require.Equal(t, []string{"suspended:record-deleted " + one}, l.links(p))
-			_, err := db.ReconcileLinks(t.Context(), storage.Now().Add(31*24*time.Hour), 100)
+			_, _, err := db.ReconcileLinks(t.Context(), storage.Now().Add(31*24*time.Hour), "", 100)
 			require.NoError(t, err)
 			require.Equal(t, []string{"unlinked:record-deleted " + one}, l.links(p))
 		})

@@ -23,42 +23,71 @@ const (
 	deletedFor = 30 * 24 * time.Hour
 )
 
-// SettleLinks brings the live links of records, and those that wait for a
-// survivor's description, in line with what the records now say, in the
-// transaction of that change. It returns how many links changed.
+// SettleLinks brings the live links of records, and of those whose merges lead to
+// them, in line with what the records now say, in the transaction of that
+// change: a link that waits for its survivor's description is among them. It
+// returns how many links changed.
 func (db *DB) SettleLinks(ctx context.Context, recordIDs []string, actor string, now time.Time) (int, error) {
 	if len(recordIDs) == 0 {
 		return 0, nil
 	}
 	var links []Link
-	err := db.g(ctx).Where("ended_at IS NULL AND (lab_identity_id IN ? OR reason = ?)", recordIDs, ReasonPending).
-		Order("id").Find(&links).Error
+	err := db.g(ctx).Raw(`WITH RECURSIVE about (id) AS (
+			SELECT id FROM lab_identity WHERE id IN ?
+			UNION SELECT r.id FROM lab_identity r JOIN about ON r.merged_into = about.id AND r.merged_into <> '')
+		SELECT `+linkColumns+` FROM about JOIN link l ON l.lab_identity_id = about.id WHERE l.ended_at IS NULL
+		ORDER BY l.id`, recordIDs).Scan(&links).Error
 	if err != nil {
 		return 0, mapErr(err)
 	}
 	return db.settleAll(ctx, links, actor, now)
 }
 
+const linkColumns = "l.id, l.patient_id, l.lab_identity_id, l.state, l.reason, l.replaces, l.made_at, l.suspended_at, l.ended_at"
+
 // ReconcileLinks does the same for whatever was left behind: every link in force
-// points at an active, unmerged record. Up to limit links are looked at.
-func (db *DB) ReconcileLinks(ctx context.Context, now time.Time, limit int) (int, error) {
-	changed := 0
-	err := db.Tx(ctx, func(ctx context.Context) error {
-		var links []Link
-		err := db.g(ctx).Raw(`SELECT l.* FROM link l JOIN lab_identity r ON r.id = l.lab_identity_id
-			WHERE l.ended_at IS NULL AND (
-				(l.state = ? AND (r.status <> ? OR r.inactive OR r.hold <> ''))
-				OR l.reason = ?
-				OR (l.reason = ? AND l.suspended_at < ?))
-			ORDER BY l.id LIMIT ?`,
-			LinkLinked, LabActive, ReasonPending, ReasonDeleted, now.Add(-deletedFor), limit).Scan(&links).Error
+// points at an active, unmerged record, none waits for ever. It looks at up to
+// limit records that no link may be in force on, in the order of their ids from
+// the one after the given id, at the links in force on them, and at up to limit
+// links whose time to wait is over. It returns how many links changed, and the
+// last id it looked at, "" where it came to the end.
+func (db *DB) ReconcileLinks(ctx context.Context, now time.Time, after string, limit int) (changed int, last string, err error) {
+	err = db.Tx(ctx, func(ctx context.Context) error {
+		changed, last = 0, ""
+		var records []string
+		// The conditions are those of partial indexes, word for word.
+		err := db.g(ctx).Raw(`SELECT id FROM lab_identity WHERE (status <> 'active' OR inactive OR hold <> '') AND id > ?
+			ORDER BY id LIMIT ?`, after, limit).Scan(&records).Error
 		if err != nil {
 			return mapErr(err)
+		}
+		if len(records) == limit {
+			last = records[limit-1]
+		}
+		var links []Link
+		if len(records) > 0 {
+			err = db.g(ctx).Raw(`SELECT `+linkColumns+` FROM link l
+				WHERE l.lab_identity_id IN ? AND l.ended_at IS NULL AND l.state = ? ORDER BY l.id`, records, LinkLinked).Scan(&links).Error
+			if err != nil {
+				return mapErr(err)
+			}
+		}
+		for _, wait := range []struct {
+			reason string
+			before time.Time
+		}{{ReasonPending, now}, {ReasonDeleted, now.Add(-deletedFor)}} {
+			var over []Link
+			err := db.g(ctx).Raw(`SELECT `+linkColumns+` FROM link l WHERE l.ended_at IS NULL AND l.reason = '`+wait.reason+`'
+				AND l.suspended_at < ? ORDER BY l.suspended_at, l.id LIMIT ?`, wait.before, limit).Scan(&over).Error
+			if err != nil {
+				return mapErr(err)
+			}
+			links = append(links, over...)
 		}
 		changed, err = db.settleAll(ctx, links, "system", now)
 		return err
 	})
-	return changed, err
+	return changed, last, err
 }
 
 func (db *DB) settleAll(ctx context.Context, links []Link, actor string, now time.Time) (int, error) {

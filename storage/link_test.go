@@ -263,13 +263,13 @@ func TestReconcilingFindsWhatWasLeftBehind(t *testing.T) {
 		one, two, p := labRecord(t, db, "1"), labRecord(t, db, "2"), linkPatient(t, db)
 		_, err := db.RedeemInvitation(ctx, p, invite(t, db, one), "1980-02-29", now)
 		require.NoError(t, err)
-		n, err := db.ReconcileLinks(ctx, now, 100)
+		n, _, err := db.ReconcileLinks(ctx, now, "", 100)
 		require.NoError(t, err)
 		require.Zero(t, n)
 
 		one.MergedInto = two.ID
 		require.NoError(t, db.SaveLabIdentities(ctx, []*storage.LabIdentity{one}))
-		n, err = db.ReconcileLinks(ctx, now, 100)
+		n, _, err = db.ReconcileLinks(ctx, now, "", 100)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 		_, r, err := db.LinkOf(ctx, p)
@@ -278,7 +278,7 @@ func TestReconcilingFindsWhatWasLeftBehind(t *testing.T) {
 
 		two.Hold = "identity-overlay"
 		require.NoError(t, db.SaveLabIdentities(ctx, []*storage.LabIdentity{two}))
-		n, err = db.ReconcileLinks(ctx, now, 100)
+		n, _, err = db.ReconcileLinks(ctx, now, "", 100)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 		_, _, err = db.LinkOf(ctx, p)

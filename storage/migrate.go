@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,8 @@ var migrations embed.FS
 
 // A migration is one forward step: the same for both databases, written in
 // PostgreSQL's words, or a pair where the dialects truly part
-// (NNNN_x.sqlite.sql replaces NNNN_x.sql).
+// (NNNN_x.sqlite.sql replaces NNNN_x.sql). An index of a table that may be large
+// is built beside running writers, in a step that does nothing else: see besides.
 type migration struct {
 	version int64
 	name    string
@@ -56,7 +58,7 @@ func steps(dialect string) ([]migration, error) {
 		}
 		m := migration{version: v, name: name, sql: string(text)}
 		if dialect == "sqlite" {
-			m.sql = strings.NewReplacer("TIMESTAMPTZ", "DATETIME", "BYTEA", "BLOB").Replace(m.sql)
+			m.sql = strings.NewReplacer("TIMESTAMPTZ", "DATETIME", "BYTEA", "BLOB", " CONCURRENTLY", "").Replace(m.sql)
 		}
 		out = append(out, m)
 	}
@@ -78,6 +80,12 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 	}
 	var list []*goose.Migration
 	for _, m := range all {
+		if db.dialect == "postgres" && strings.Contains(m.sql, "CONCURRENTLY") {
+			list = append(list, goose.NewGoMigration(m.version, &goose.GoFunc{
+				RunDB: func(ctx context.Context, pool *sql.DB) error { return buildBeside(ctx, pool, m.sql) },
+			}, nil))
+			continue
+		}
 		list = append(list, goose.NewGoMigration(m.version, &goose.GoFunc{
 			RunTx: func(ctx context.Context, tx *sql.Tx) error {
 				if db.dialect == "postgres" {
@@ -96,7 +104,43 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 	return goose.NewProvider(dialect, db.sql, nil, opts...)
 }
 
-// Migrate brings the schema to the newest version, each step in a transaction,
+// besides is what a step that builds indexes consists of.
+var besides = regexp.MustCompile(`CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS (\w+) [^;]+;`)
+
+// buildBeside builds indexes while others write to their tables, which cannot be
+// done in a transaction. It may be repeated: what stands is left, and what a try
+// that was broken off has left behind, which PostgreSQL marks invalid, is built
+// anew. It takes no lock that a request could queue behind, so it may wait.
+func buildBeside(ctx context.Context, pool *sql.DB, step string) error {
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "SET statement_timeout = 0; SET lock_timeout = 0"); err != nil {
+		return err
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), "RESET statement_timeout; RESET lock_timeout")
+	for _, index := range besides.FindAllStringSubmatch(step, -1) {
+		var broken int
+		err := conn.QueryRowContext(ctx, `SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+			WHERE c.relname = $1 AND c.relnamespace = current_schema()::regnamespace AND NOT i.indisvalid`, index[1]).Scan(&broken)
+		if err != nil {
+			return err
+		}
+		if broken > 0 {
+			if _, err := conn.ExecContext(ctx, "DROP INDEX CONCURRENTLY "+index[1]); err != nil {
+				return err
+			}
+		}
+		if _, err := conn.ExecContext(ctx, index[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Migrate brings the schema to the newest version, each step whole or not at all,
 // under a lock that waits up to a minute for another migrator. It returns the
 // names of the steps it applied.
 func (db *DB) Migrate(ctx context.Context) ([]string, error) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,25 +17,8 @@ import (
 // A step of a migration may run longer than a request's statement, and gives up
 // waiting for a lock rather than holding everybody up.
 func TestAStepTakesItsTimeButNotOthers(t *testing.T) {
-	server := os.Getenv("PATAUTH_TEST_POSTGRES")
-	if server == "" {
-		t.Skip("no PostgreSQL: set PATAUTH_TEST_POSTGRES or run make test")
-	}
 	ctx := context.Background()
-	open := func(dsn string) *DB {
-		db, err := Open(ctx, Config{DSN: dsn, Keys: NewKeyring()})
-		require.NoError(t, err)
-		t.Cleanup(func() { db.Close() })
-		return db
-	}
-	admin, name := open(server), "test_"+strings.ToLower(NewID())
-	_, err := admin.sql.Exec("CREATE DATABASE " + name)
-	require.NoError(t, err)
-	t.Cleanup(func() { admin.sql.Exec("DROP DATABASE " + name + " WITH (FORCE)") })
-	u, err := url.Parse(server)
-	require.NoError(t, err)
-	u.Path = "/" + name
-	db := open(u.String())
+	db, _ := emptyPostgres(t)
 	run := func(version int64, sql string) error {
 		p, err := db.goose([]migration{{1, "0001_slow", "SELECT pg_sleep(2.2); CREATE TABLE a (id TEXT)"}, {version, "0002", sql}}[:version])
 		require.NoError(t, err)
@@ -54,6 +37,57 @@ func TestAStepTakesItsTimeButNotOthers(t *testing.T) {
 	require.Less(t, time.Since(start), 30*time.Second)
 	require.NoError(t, busy.Rollback())
 	require.NoError(t, run(2, "ALTER TABLE a ADD COLUMN b TEXT"), "the next try goes on where it stopped")
+}
+
+// An index is built while others write, and a try that was broken off is made good.
+func TestAnIndexIsBuiltBesideWriters(t *testing.T) {
+	ctx := t.Context()
+	db, dsn := emptyPostgres(t)
+	run := func(index string) error {
+		p, err := db.goose([]migration{{1, "0001", "CREATE TABLE a (id TEXT); INSERT INTO a VALUES ('x'), ('x')"}, {2, "0002", index}})
+		require.NoError(t, err)
+		_, err = p.Up(ctx)
+		return err
+	}
+	const index = "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS a_id ON a (id);\nCREATE INDEX CONCURRENTLY IF NOT EXISTS a_x ON a (id) WHERE id = 'x';"
+	require.ErrorContains(t, run(index), "could not create unique index")
+	_, err := db.sql.Exec("DELETE FROM a")
+	require.NoError(t, err)
+
+	writers, err := Open(ctx, Config{DSN: dsn, Keys: NewKeyring()})
+	require.NoError(t, err)
+	defer writers.Close()
+	busy, err := writers.sql.Begin()
+	require.NoError(t, err)
+	defer busy.Rollback()
+	_, err = busy.Exec("INSERT INTO a VALUES ('long')")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- run(index) }()
+	require.Eventually(t, func() bool {
+		var n int
+		err := writers.sql.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)
+		return err == nil && n == 1
+	}, 10*time.Second, 10*time.Millisecond, "it waits for the writer")
+	_, err = writers.sql.Exec("SET lock_timeout = '1s'; INSERT INTO a VALUES ('other'); RESET lock_timeout")
+	require.NoError(t, err, "and nobody waits for it")
+	require.NoError(t, busy.Commit())
+	require.NoError(t, <-done)
+	var valid int
+	require.NoError(t, db.sql.QueryRow("SELECT count(*) FROM pg_index WHERE indexrelid IN ('a_id'::regclass, 'a_x'::regclass) AND indisvalid").Scan(&valid))
+	require.Equal(t, 2, valid)
+}
+
+// A step that builds indexes does nothing else, for its statements run one by one.
+func TestStepsThatBuildIndexesDoNothingElse(t *testing.T) {
+	all, err := steps("postgres")
+	require.NoError(t, err)
+	for _, m := range all {
+		if strings.Contains(m.sql, "CONCURRENTLY") {
+			rest := besides.ReplaceAllString(regexp.MustCompile(`(?m)^--.*$`).ReplaceAllString(m.sql, ""), "")
+			require.Empty(t, strings.TrimSpace(rest), m.name)
+		}
+	}
 }
 
 // What was released stays as it is: a new step is a new file, and a new line in

@@ -157,9 +157,8 @@ func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int
 	var over []string
 	err := db.Tx(ctx, func(ctx context.Context) error {
 		over = nil
-		err := db.g(ctx).Raw(`UPDATE session SET ended_at = expires_at WHERE ended_at IS NULL AND id IN (
-			SELECT id FROM session WHERE ended_at IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?)
-			RETURNING id`, now, limit).Scan(&over).Error
+		err := db.g(ctx).Raw("UPDATE session SET ended_at = expires_at WHERE "+
+			db.some("session", "ended_at IS NULL AND expires_at <= ?", "expires_at")+" RETURNING id", now, limit).Scan(&over).Error
 		if err != nil || len(over) == 0 {
 			return mapErr(err)
 		}
@@ -168,9 +167,8 @@ func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int
 	if err != nil {
 		return 0, err
 	}
-	old := db.g(ctx).Exec(`DELETE FROM session WHERE id IN (
-		SELECT id FROM session WHERE ended_at <= ? ORDER BY expires_at LIMIT ?)`, now.Add(-endedKept), limit)
-	return len(over) + int(old.RowsAffected), mapErr(old.Error)
+	old, err := db.deleteSome(ctx, limit, "session", "ended_at <= ?", "ended_at", now.Add(-endedKept))
+	return len(over) + old, err
 }
 
 func (db *DB) auditSession(ctx context.Context, event, patientID, id string) error {

@@ -93,9 +93,43 @@ func (w *Worker) deleteArchived(_ context.Context, before time.Time, limit int) 
 // syncUsers brings every account's link in line with its lab record, should an
 // event have been missed.
 func (w *Worker) syncUsers(ctx context.Context) error {
-	n, err := w.DB.ReconcileLinks(ctx, storage.Now(), batch)
-	note(ctx, "sync users with lis records", n)
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	total := 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, last, err := w.DB.ReconcileLinks(ctx, storage.Now(), w.synced, batch)
+		total += n
+		if !errors.Is(err, storage.ErrUnavailable) {
+			w.synced = last // also past what fails: the rest is not kept waiting by it
+		}
+		return last != "" || n >= batch, err
+	})
+	note(ctx, "sync users with lis records", total)
 	return err
+}
+
+// runFor is how long one run of a periodic task goes on: it must end before
+// taskTimeout.
+const runFor = 20 * time.Second
+
+// repeat does step until it has no more to do or the time is over; the next run
+// goes on from there. Between two steps it rests for as long as the first took:
+// the database is never more than half busy with it.
+func repeat(ctx context.Context, within time.Duration, step func(context.Context) (more bool, err error)) error {
+	end := time.Now().Add(within)
+	for {
+		start := time.Now()
+		more, err := step(ctx)
+		took := time.Since(start)
+		if err != nil || !more || time.Now().Add(took).After(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(took):
+		}
+	}
 }
 
 // healthCheck asks every dependency, the queue among them, and shows the answers

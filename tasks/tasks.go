@@ -15,6 +15,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -58,6 +59,9 @@ type Worker struct {
 	server    *asynq.Server
 	inspector *asynq.Inspector
 	handlers  map[string]asynq.HandlerFunc // by task type
+
+	syncing sync.Mutex
+	synced  string // the last lab record that syncUsers looked at
 }
 
 // NewWorker is a worker that has not started.
