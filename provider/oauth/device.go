@@ -32,7 +32,10 @@ func (o *OAuth) Device(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	web.Note(r.Context(), "client_id", c.ID)
-	answer, err := o.newDevice(r.Context(), c, form)
+	answer, err := o.newDevice(r, c, form)
+	if errors.Is(err, web.ErrSlowDown) {
+		return err
+	}
 	if err != nil {
 		o.fail(w, r, err)
 		return nil
@@ -42,13 +45,23 @@ func (o *OAuth) Device(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// How often devices may ask, each a row, in a process. Many may live behind one
+// address, but they ask only when a patient turns them on.
+var (
+	devicesOfNetwork = web.Rate{PerMinute: 60, Burst: 60}
+	devicesOfAll     = web.Rate{PerMinute: 600, Burst: 600}
+)
+
 // newDevice is the answer of Section 3.2.
-func (o *OAuth) newDevice(ctx context.Context, c storage.Client, form url.Values) (map[string]any, error) {
+func (o *OAuth) newDevice(r *http.Request, c storage.Client, form url.Values) (map[string]any, error) {
 	d, err := o.deviceOf(c, strings.Fields(form.Get("scope")), form["resource"])
 	if err != nil {
 		return nil, err
 	}
-	deviceCode, userCode, err := o.db.CreateDevice(ctx, &d)
+	if err := o.devices.Pass(r); err != nil {
+		return nil, err
+	}
+	deviceCode, userCode, err := o.db.CreateDevice(r.Context(), &d)
 	if err != nil {
 		return nil, err
 	}

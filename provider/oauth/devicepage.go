@@ -54,7 +54,7 @@ func (o *OAuth) PostDevice(w http.ResponseWriter, r *http.Request) error {
 	}
 	typed := form.Get("user_code")
 	code := storage.NormalUserCode(typed)
-	d, err := o.typedDevice(ctx, code)
+	d, err := o.typedDevice(r, code)
 	if errors.Is(err, storage.ErrNotFound) {
 		web.Event(ctx, "oauth.device.code_wrong")
 		if len(typed) > maxTyped {
@@ -87,9 +87,9 @@ const (
 
 // typedDevice finds the device that waits under code. ErrNotFound where there is
 // none; web.ErrSlowDown where who asks was wrong too often.
-func (o *OAuth) typedDevice(ctx context.Context, code string) (storage.Device, error) {
+func (o *OAuth) typedDevice(r *http.Request, code string) (storage.Device, error) {
 	const what = "user_code"
-	who := guesser(ctx)
+	ctx, who := r.Context(), guesser(r)
 	n, err := o.db.CountAttempt(ctx, what, who, wrongTime, storage.Now())
 	if err != nil {
 		return storage.Device{}, err
@@ -107,11 +107,11 @@ func (o *OAuth) typedDevice(ctx context.Context, code string) (storage.Device, e
 
 // guesser is whose tries are counted together: the patient who is signed in,
 // else who holds the address.
-func guesser(ctx context.Context) string {
-	if s, ok := session.From(ctx); ok {
+func guesser(r *http.Request) string {
+	if s, ok := session.From(r.Context()); ok {
 		return "patient:" + s.PatientID
 	}
-	return network(web.ClientIP(ctx))
+	return web.Network(r)
 }
 
 // loadDevice is the request of a device that still waits. ErrSpent where it does

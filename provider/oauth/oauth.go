@@ -68,6 +68,7 @@ type OAuth struct {
 	registration Registration
 	outbound     *outbound.Client
 	clientKeys   *keySets
+	devices      *web.Pace // of POST /oauth2/device
 	fosite       *fosite.Fosite
 }
 
@@ -77,6 +78,7 @@ func New(c Config) *OAuth {
 		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
 		registration: c.Registration, outbound: c.Outbound,
 		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
+		devices:    web.NewPace(devicesOfNetwork, devicesOfAll),
 	}
 	o.fosite = o.compose()
 	return o

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"time"
 
@@ -56,7 +55,7 @@ func (o *OAuth) register(r *http.Request) (information, error) {
 	ctx, by := r.Context(), "token"
 	if o.registration.Open {
 		by = "anybody"
-		if err := o.pace(ctx, "register", network(web.ClientIP(ctx)), registrationsOfOne); err != nil {
+		if err := o.pace(ctx, "register", web.Network(r), registrationsOfOne); err != nil {
 			return information{}, err
 		}
 		if err := o.pace(ctx, "register", "", registrationsOfAll); err != nil {
@@ -241,15 +240,4 @@ func (o *OAuth) pace(ctx context.Context, what, whom string, most int) error {
 		return web.SlowDown(10 * time.Minute)
 	}
 	return err
-}
-
-// network is the part of an address that one subscriber holds: all of an IPv4
-// address, the first 64 bits of an IPv6 one.
-func network(ip string) string {
-	a, err := netip.ParseAddr(ip)
-	if err != nil || a.Is4() {
-		return ip
-	}
-	p, _ := a.Prefix(64) // which every IPv6 address has
-	return p.String()
 }

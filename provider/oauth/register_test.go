@@ -699,7 +699,6 @@ func TestOpenRegistrationIsPaced(t *testing.T) {
 	h.registration = Registration{Token: initial}
 	w, _ = h.call(t, "POST", "/oauth2/register", initial, metadataOf(nil))
 	require.Equal(t, 201, w.Code, "who has the token need not wait")
-	require.Equal(t, []string{"192.0.2.1", "2001:db8:1:2::/64", ""}, []string{network("192.0.2.1"), network("2001:db8:1:2:3::4"), network("")})
 }
 
 func TestRegistrationWithoutTheDatabase(t *testing.T) {
