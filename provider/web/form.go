@@ -56,13 +56,16 @@ func parse(raw string, repeatable []string) (url.Values, error) {
 			return nil, Invalid(plain(name), "sent more than once")
 		}
 		for _, x := range append(values, name) {
-			if !utf8.ValidString(x) || strings.ContainsRune(x, 0) {
+			if !text(x) {
 				return nil, Invalid(plain(name), "not valid text")
 			}
 		}
 	}
 	return v, nil
 }
+
+// text reports whether s is what a database takes as text: UTF-8 without NUL.
+func text(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // plain is a parameter's name as it may be repeated in an answer: short and of
 // harmless letters.

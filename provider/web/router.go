@@ -11,9 +11,10 @@ import (
 
 // Router is a router that answers unknown paths (404) and wrong methods (405)
 // in the face of their part of the site, and makes its routes known to the log.
+// The variables of a path are valid text, as the parameters of a Form are: what
+// is not names nothing, and a database would refuse it.
 func (s *Site) Router() *mux.Router {
 	router := mux.NewRouter()
-	router.Use(Route)
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A client that gets this has a wrong address, which no OAuth error says.
 		f := faceOf(r.URL.Path)
@@ -21,6 +22,17 @@ func (s *Site) Router() *mux.Router {
 			f = pageFace
 		}
 		s.fail(w, r, f, storage.ErrNotFound)
+	})
+	router.Use(Route, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for _, v := range mux.Vars(r) {
+				if !text(v) {
+					router.NotFoundHandler.ServeHTTP(w, r)
+					return
+				}
+			}
+			next.ServeHTTP(w, r)
+		})
 	})
 	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// RFC 9110, Section 15.5.6: the answer names what is allowed.
