@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"gorm.io/gorm/clause"
@@ -31,7 +32,7 @@ func (db *DB) Consent(ctx context.Context, patientID, clientID string) (Consent,
 func (db *DB) SaveConsent(ctx context.Context, patientID, clientID string, scopes Words, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		old, err := db.Consent(ctx, patientID, clientID)
-		if err != nil && err != ErrNotFound {
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		all := append(Words{}, scopes...)

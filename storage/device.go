@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -143,7 +144,7 @@ func (db *DB) DeviceByUserCode(ctx context.Context, code string, now time.Time) 
 func (db *DB) WaitingDevice(ctx context.Context, id string, now time.Time) (Device, error) {
 	var d Device
 	err := mapErr(db.g(ctx).Where("id = ? AND "+waiting, id, now).Take(&d).Error)
-	if err == ErrNotFound {
+	if errors.Is(err, ErrNotFound) {
 		err = ErrSpent
 	}
 	return d, err
@@ -187,7 +188,7 @@ func (db *DB) PollDevice(ctx context.Context, d Device, now time.Time) (inTime b
 	err = spentUnlessOne(db.g(ctx).Model(&Device{}).
 		Where("id = ? AND pace = ? AND (polled_at IS NULL OR polled_at <= ?)", d.ID, d.Pace, now.Add(-time.Duration(d.Pace)*time.Second)).
 		Update("polled_at", now))
-	if err != ErrSpent {
+	if !errors.Is(err, ErrSpent) {
 		return err == nil, err
 	}
 	r := db.g(ctx).Exec("UPDATE device SET pace = pace + ?, polled_at = ? WHERE id = ?", DevicePace, now, d.ID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -65,6 +67,13 @@ func steps(dialect string) ([]migration, error) {
 	return out, nil
 }
 
+const (
+	// migrationWait is how long a migrator waits for another one.
+	migrationWait = time.Minute
+	// stepLimit is how long a statement of a step may take.
+	stepLimit = time.Hour
+)
+
 // migrationLock is the number of PostgreSQL's advisory lock: "patauth" in ASCII.
 const migrationLock = 0x70617461757468
 
@@ -72,7 +81,7 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 	dialect := goose.DialectSQLite3
 	if db.dialect == "postgres" {
 		dialect = goose.DialectPostgres
-		l, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, 60))
+		l, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, uint64(migrationWait/time.Second)))
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +91,9 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 	for _, m := range all {
 		if db.dialect == "postgres" && strings.Contains(m.sql, "CONCURRENTLY") {
 			list = append(list, goose.NewGoMigration(m.version, &goose.GoFunc{
-				RunDB: func(ctx context.Context, pool *sql.DB) error { return buildBeside(ctx, pool, m.sql) },
+				RunDB: func(ctx context.Context, pool *sql.DB) error {
+					return buildBeside(withLimit(ctx, stepLimit), pool, m.sql)
+				},
 			}, nil))
 			continue
 		}
@@ -91,11 +102,11 @@ func (db *DB) goose(all []migration, opts ...goose.ProviderOption) (*goose.Provi
 				if db.dialect == "postgres" {
 					// A step may take its time, but must not make requests queue up behind
 					// a lock that it waits for.
-					if _, err := tx.ExecContext(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '2s'"); err != nil {
+					if _, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = '2s'", stepLimit.Milliseconds())); err != nil {
 						return err
 					}
 				}
-				_, err := tx.ExecContext(ctx, m.sql)
+				_, err := tx.ExecContext(withLimit(ctx, stepLimit), m.sql)
 				return err
 			},
 		}, nil))
@@ -117,7 +128,7 @@ func buildBeside(ctx context.Context, pool *sql.DB, step string) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "SET statement_timeout = 0; SET lock_timeout = 0"); err != nil {
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("SET statement_timeout = %d; SET lock_timeout = 0", stepLimit.Milliseconds())); err != nil {
 		return err
 	}
 	defer conn.ExecContext(context.WithoutCancel(ctx), "RESET statement_timeout; RESET lock_timeout")
@@ -149,7 +160,7 @@ func (db *DB) Migrate(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	if db.dialect == "sqlite" {
-		unlock, err := lockFile(db.path + ".migrate")
+		unlock, err := lockFile(ctx, db.path+".migrate", migrationWait)
 		if err != nil {
 			return nil, fmt.Errorf("lock migrations: %w", err)
 		}
@@ -211,15 +222,23 @@ func (db *DB) SchemaStatus(ctx context.Context) (Schema, error) {
 	return s, nil
 }
 
-// lockFile holds an exclusive lock on path until unlock.
-func lockFile(path string) (unlock func(), err error) {
+// lockFile holds an exclusive lock on path until unlock. It waits up to wait.
+func lockFile(ctx context.Context, path string, wait time.Duration) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, err
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) || !pause(ctx, 50*time.Millisecond) {
+			f.Close()
+			return nil, err
+		}
 	}
 	return func() { f.Close() }, nil
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 
 	"gorm.io/gorm/clause"
 )
@@ -29,7 +30,7 @@ func (db *DB) PairwiseSubject(ctx context.Context, sector, patientID string) (st
 	find := func() error {
 		return mapErr(db.g(ctx).Where("sector = ? AND patient_id = ?", sector, patientID).Take(&row).Error)
 	}
-	if err := find(); err != ErrNotFound {
+	if err := find(); !errors.Is(err, ErrNotFound) {
 		return row.Subject, err
 	}
 	if err := db.g(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&row).Error; err != nil {

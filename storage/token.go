@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -187,7 +188,7 @@ func (db *DB) AccessToken(ctx context.Context, digest []byte, now time.Time) (Ac
 	}
 	if t.GrantID == "" {
 		_, err := db.Client(ctx, t.ClientID)
-		if err == ErrNotFound {
+		if errors.Is(err, ErrNotFound) {
 			err = ErrSpent
 		}
 		return t, Grant{ClientID: t.ClientID}, err
@@ -226,7 +227,7 @@ func (db *DB) Successor(ctx context.Context, t RefreshToken, presented string, n
 		return "", ErrSpent
 	}
 	next, err := db.RefreshToken(ctx, t.Next)
-	if err == ErrNotFound || (err == nil && next.UsedAt != nil) {
+	if errors.Is(err, ErrNotFound) || (err == nil && next.UsedAt != nil) {
 		return "", ErrSpent
 	}
 	if err != nil {

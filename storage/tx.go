@@ -53,7 +53,9 @@ func (db *DB) Tx(ctx context.Context, fn func(context.Context) error) error {
 	var err error
 	for try := range 4 {
 		if try > 0 {
-			time.Sleep(time.Duration(rand.Int64N(int64(20*time.Millisecond) << try)))
+			if !pause(ctx, time.Duration(rand.Int64N(int64(20*time.Millisecond)<<try))) {
+				break
+			}
 		}
 		s := &txState{}
 		err = db.gorm.WithContext(ctx).Transaction(func(g *gorm.DB) error {
@@ -71,6 +73,43 @@ func (db *DB) Tx(ctx context.Context, fn func(context.Context) error) error {
 		}
 	}
 	return mapErr(err)
+}
+
+// pause waits for d, and reports whether ctx has not ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+type limitKey struct{}
+
+// withLimit is ctx for statements that may take up to limit.
+func withLimit(ctx context.Context, limit time.Duration) context.Context {
+	return context.WithValue(ctx, limitKey{}, limit)
+}
+
+// Within is Tx for work that may take longer than a request: each of its
+// statements up to limit, which should be shorter than the time that ctx has.
+// ErrTimeout where one takes longer. Inside a Tx the limit holds until the
+// outermost one ends.
+func (db *DB) Within(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
+	err := db.Tx(withLimit(ctx, limit), func(ctx context.Context) error {
+		if db.dialect == "postgres" {
+			err := db.g(ctx).Exec(fmt.Sprintf("SET LOCAL statement_timeout = %d", limit.Milliseconds())).Error
+			if err != nil {
+				return mapErr(err)
+			}
+		}
+		return fn(ctx)
+	})
+	if sqlState(err) == queryCanceled {
+		return fmt.Errorf("%w: %v", ErrTimeout, err) // not ErrUnavailable, as a request would say
+	}
+	return err
 }
 
 // afterCommit runs f once the transaction of ctx has committed; at once where
