@@ -20,6 +20,7 @@ import (
 )
 
 func main() {
+	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cmd, err := newCommand(os.Environ()).ExecuteContextC(ctx)
 	stop()

@@ -3,8 +3,10 @@ package login
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,12 +20,16 @@ import (
 )
 
 // HashConfig is the cost of one password hash, argon2id (RFC 9106). The memory
-// in use at once is at most MemoryKiB for each of Parallel.
+// in use at once is at most MemoryKiB for each of Parallel, and as much again
+// until it is collected: no library for it takes a buffer, so the process needs a
+// soft memory limit (GOMEMLIMIT, or its container's).
 type HashConfig struct {
 	MemoryKiB  uint32 `yaml:"memory_kib" env:"MEMORY_KIB"`   // default 65536
 	Iterations int    `yaml:"iterations" env:"ITERATIONS"`   // default 2
 	Lanes      int    `yaml:"parallelism" env:"PARALLELISM"` // default 1
-	// Parallel is how many hashes run at once; 0 is the number of processors.
+	// Parallel is how many hashes run at once. 0 is one less than the processors,
+	// so that one is left for everything else, and no more than a quarter of the
+	// container's memory holds; at least one. What is set is held to half of the memory.
 	Parallel int `yaml:"concurrent" env:"CONCURRENT"`
 }
 
@@ -37,6 +43,17 @@ func (c HashConfig) validate() error {
 		return fmt.Errorf("login.hash: memory_kib, iterations, parallelism or concurrent is out of range")
 	}
 	return nil
+}
+
+// slots is how many hashes run at once on so many processors, in a process whose
+// soft memory limit is limit bytes.
+func (c HashConfig) slots(processors int, limit int64) int {
+	want, share := processors-1, int64(3) // the limit is 85 % of the container's
+	if c.Parallel > 0 {
+		want, share = c.Parallel, 5
+	}
+	fit := limit / 10 * share / (int64(c.MemoryKiB) << 10)
+	return int(max(1, min(int64(want), fit)))
 }
 
 const (
@@ -66,9 +83,7 @@ func NewHasher(db *storage.DB, c HashConfig) (*Hasher, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	if c.Parallel == 0 {
-		c.Parallel = runtime.GOMAXPROCS(0)
-	}
+	c.Parallel = c.slots(runtime.GOMAXPROCS(0), debug.SetMemoryLimit(-1))
 	a, err := argon2.New(argon2.WithVariantID(), argon2.WithM(c.MemoryKiB), argon2.WithT(c.Iterations), argon2.WithP(c.Lanes))
 	if err != nil {
 		return nil, fmt.Errorf("password hash: %w", err)
@@ -103,19 +118,26 @@ func (h *Hasher) Hash(ctx context.Context, password string) (phc string, err err
 	return phc, err
 }
 
-// Verify reports whether password is the one that phc was made of, and whether
-// phc is made in another way than Hash does now. An empty phc, of somebody who
-// is unknown, matches nothing and takes as long. web.ErrUnavailable when too
-// many wait.
-func (h *Hasher) Verify(ctx context.Context, phc, password string) (ok, old bool, err error) {
+// Verify reports whether password is the one that phc was made of. An empty phc,
+// of somebody who is unknown, matches nothing and takes as long. Where phc is
+// made in another way than Hash does now, anew is the hash of password as Hash
+// would make it: so a hash that was cheaper takes no less time than one of now.
+// web.ErrUnavailable when too many wait.
+func (h *Hasher) Verify(ctx context.Context, phc, password string) (ok bool, anew string, err error) {
 	known := phc != ""
 	if !known {
 		phc = h.dummy
 	}
-	if e := h.turn(ctx, func() { ok, err = h.verify(phc, password) }); e != nil {
-		return false, false, e
+	e := h.turn(ctx, func() {
+		ok, err = h.verify(phc, password)
+		if err == nil && !strings.HasPrefix(phc, h.want) {
+			anew, err = h.hash(password)
+		}
+	})
+	if e != nil || err != nil {
+		return false, "", errors.Join(e, err)
 	}
-	return ok && known, !strings.HasPrefix(phc, h.want), err
+	return ok && known, anew, nil
 }
 
 // turn runs f when a slot is free.

@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -63,10 +64,10 @@ func TestHashes(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(phc, "pep1$argon2id$v=19$m=8,t=1,p=1$"), phc)
 
-	ok, old, err := h.Verify(ctx, phc, "café au lait")
+	ok, anew, err := h.Verify(ctx, phc, "café au lait")
 	require.NoError(t, err)
 	require.True(t, ok)
-	require.False(t, old)
+	require.Empty(t, anew)
 	ok, _, err = h.Verify(ctx, phc, "café au lait ")
 	require.NoError(t, err)
 	require.False(t, ok)
@@ -76,15 +77,36 @@ func TestHashes(t *testing.T) {
 
 	imported, err := bcrypt.GenerateFromPassword([]byte("imported"), bcrypt.MinCost)
 	require.NoError(t, err)
-	ok, old, err = h.Verify(ctx, string(imported), "imported")
+	ok, anew, err = h.Verify(ctx, string(imported), "imported")
 	require.NoError(t, err)
 	require.True(t, ok)
-	require.True(t, old, "it will be hashed anew")
+	require.True(t, strings.HasPrefix(anew, h.want), "it is hashed anew")
+	ok, _, err = h.Verify(ctx, anew, "imported")
+	require.NoError(t, err)
+	require.True(t, ok)
+	ok, _, err = h.Verify(ctx, string(imported), "not the imported one")
+	require.NoError(t, err)
+	require.False(t, ok)
 
 	other := cheap(t) // another keyring
 	ok, _, err = other.Verify(ctx, phc, "café au lait")
 	require.NoError(t, err)
 	require.False(t, ok, "without the pepper the hash is of no use")
+}
+
+func TestHowManyHashesRunAtOnce(t *testing.T) {
+	const pod = 512 << 20 / 100 * 85
+	for _, c := range []struct {
+		set, processors int
+		limit           int64
+		slots           int
+	}{
+		{0, 1, math.MaxInt64, 1}, {0, 2, math.MaxInt64, 1}, {0, 8, math.MaxInt64, 7},
+		{0, 2, pod, 1}, {0, 64, pod, 2}, {0, 64, 64 << 20, 1},
+		{4, 2, math.MaxInt64, 4}, {4, 2, pod, 3}, {64, 2, pod, 3}, {1, 64, pod, 1},
+	} {
+		require.Equal(t, c.slots, HashConfig{MemoryKiB: 64 << 10, Parallel: c.set}.slots(c.processors, c.limit), "%+v", c)
+	}
 }
 
 func TestRehashOnSignIn(t *testing.T) {

@@ -105,7 +105,7 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("sign in: %w", err)
 	}
-	l.rehash(ctx, who, password)
+	l.rehash(ctx, who)
 	attempts.WithLabelValues("pwd", "ok").Inc()
 	web.Note(ctx, "patient", who.patient.ID)
 	web.Event(ctx, "auth.login.ok", "factor", session.Password)
@@ -117,7 +117,7 @@ type candidate struct {
 	patient    storage.Patient
 	credential storage.Credential // none as long as the mailbox has not answered
 	phc        string
-	old        bool // the hash is made in another way than now
+	anew       string // the hash as it is made now, where it is made in another way
 }
 
 // candidate finds who goes by an address; nobody where there is no such
@@ -161,11 +161,11 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 	if len(password) > passwordMaxBytes {
 		password = "" // no password is so long, and hashing it is work for nothing
 	}
-	ok, old, err := l.hasher.Verify(ctx, who.phc, password)
+	ok, anew, err := l.hasher.Verify(ctx, who.phc, password)
 	if err != nil {
 		return false, err
 	}
-	who.old = old
+	who.anew = anew
 	if ok && may {
 		return true, nil
 	}
@@ -192,14 +192,11 @@ func (l *Login) failed(ctx context.Context, c storage.Credential) error {
 
 // rehash writes the hash anew where it was made at another cost, or imported.
 // It is a favour to the future: no failure of it is one of the sign-in.
-func (l *Login) rehash(ctx context.Context, who candidate, password string) {
-	if !who.old {
+func (l *Login) rehash(ctx context.Context, who candidate) {
+	if who.anew == "" {
 		return
 	}
-	phc, err := l.hasher.Hash(ctx, password)
-	if err == nil {
-		err = l.db.ReplaceSecret(ctx, who.credential.ID, who.credential.Secret, []byte(phc))
-	}
+	err := l.db.ReplaceSecret(ctx, who.credential.ID, who.credential.Secret, []byte(who.anew))
 	if err != nil && !errors.Is(err, storage.ErrSpent) {
 		web.Note(ctx, "rehash_error", err.Error())
 	}
