@@ -192,7 +192,8 @@ type person struct {
 	ctx context.Context
 }
 
-func newPerson(t *testing.T) *person {
+// Switches of Chromium may be added, each with its value.
+func newPerson(t *testing.T, switches ...string) *person {
 	t.Helper()
 	chromium := os.Getenv("PATAUTH_TEST_CHROMIUM")
 	if chromium == "" {
@@ -203,12 +204,16 @@ func newPerson(t *testing.T) *person {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(stop)
-	ctx, stop = chromedp.NewExecAllocator(ctx,
+	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(chromium), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-	)
+	}
+	for i := 0; i < len(switches); i += 2 {
+		options = append(options, chromedp.Flag(switches[i], switches[i+1]))
+	}
+	ctx, stop = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)

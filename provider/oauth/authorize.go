@@ -269,7 +269,7 @@ func (o *OAuth) respond(w http.ResponseWriter, r *http.Request, q request, p url
 	p.Set("iss", o.issuer)
 	if q.mode == "form_post" {
 		// OAuth 2.0 Form Post Response Mode, Section 2.
-		web.FormTarget(w, q.redirect.String())
+		web.FormsLeave(w)
 		view := formPostView{Action: q.redirect.String()}
 		for _, k := range []string{"code", "error", "error_description", "state", "iss"} {
 			if p.Has(k) {

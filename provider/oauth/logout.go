@@ -172,7 +172,7 @@ func (l leave) fields(p url.Values) []formField {
 // that begins at a client's page, it does not send our cookie (SameSite=Lax).
 func (o *OAuth) resend(w http.ResponseWriter, r *http.Request, l leave, p url.Values) error {
 	if l.back != nil {
-		web.FormTarget(w, l.back.String())
+		web.FormsLeave(w)
 	}
 	view := formPostView{Action: "/oauth2/logout", Fields: append(l.fields(p),
 		formField{"id_token_hint", p.Get("id_token_hint")}, formField{resent, "1"})}
@@ -198,7 +198,7 @@ func (o *OAuth) GetLogout(w http.ResponseWriter, r *http.Request) error {
 		view.Client = l.client.Name
 	}
 	if l.back != nil {
-		web.FormTarget(w, l.back.String())
+		web.FormsLeave(w)
 	}
 	return o.site.Render(w, r, http.StatusOK, "oauth_logout", view)
 }

@@ -275,7 +275,7 @@ func TestAPostFromAClientsPageSignsOut(t *testing.T) {
 	w := bare.do(http.MethodPost, "/oauth2/logout", url.Values{"id_token_hint": {v.hint}, "post_logout_redirect_uri": {bye}, "state": {"x"}})
 	require.Equal(t, 200, w.Code)
 	require.Contains(t, w.Body.String(), `action="/oauth2/logout"`)
-	require.Contains(t, w.Header().Get("Content-Security-Policy"), "form-action 'self' https://portal.example;")
+	require.NotContains(t, w.Header().Get("Content-Security-Policy"), "form-action")
 	require.True(t, v.signedIn())
 	fields := fieldsOf(w.Body.String())
 	w = v.do(http.MethodPost, "/oauth2/logout", fields)
@@ -362,7 +362,7 @@ func TestClientsSignOutInFrames(t *testing.T) {
 	require.ElementsMatch(t, []string{"https://a.example", "https://b.example:8443"},
 		strings.Fields(regexp.MustCompile(`; frame-src ([^;]*)$`).FindStringSubmatch(csp)[1]), "these origins and no other")
 	require.Contains(t, csp, "default-src 'none'")
-	require.Equal(t, "no-referrer", w.Header().Get("Referrer-Policy"))
+	require.Equal(t, "strict-origin", w.Header().Get("Referrer-Policy"))
 	to := bye + "?" + url.Values{"state": {`"x&y`}}.Encode()
 	require.Contains(t, html.UnescapeString(w.Body.String()), `<meta http-equiv="refresh" content="4; url=`+to+`">`)
 	require.Contains(t, html.UnescapeString(w.Body.String()), `<a class="button" href="`+to+`">`)

@@ -436,7 +436,7 @@ func TestConsentIsAskedAndRemembered(t *testing.T) {
 	require.Equal(t, 200, page.Code)
 	require.Contains(t, page.Body.String(), "Dr. &#34;No&#34; &lt;b&gt;")
 	require.Contains(t, page.Body.String(), "See your e-mail address")
-	require.Contains(t, page.Header().Get("Content-Security-Policy"), "form-action 'self' https://portal.example")
+	require.NotContains(t, page.Header().Get("Content-Security-Policy"), "form-action")
 	require.Equal(t, "access_denied", answer(t, decide(page, "deny")).Get("error"))
 	require.NotEmpty(t, answer(t, decide(begin("openid email"), "allow")).Get("code"))
 	require.NotEmpty(t, answer(t, begin("openid")).Get("code"), "less than was allowed")
@@ -454,7 +454,7 @@ func TestTheAnswerCanBeAForm(t *testing.T) {
 	require.Contains(t, w.Body.String(), `action="`+callback+`"`)
 	require.Contains(t, w.Body.String(), `name="code" value="pa_ac_`)
 	require.NotContains(t, w.Body.String(), `"><script>"`)
-	require.Contains(t, w.Header().Get("Content-Security-Policy"), "form-action 'self' https://portal.example")
+	require.NotContains(t, w.Header().Get("Content-Security-Policy"), "form-action")
 }
 
 func TestLabDataNeedsTwoFactors(t *testing.T) {

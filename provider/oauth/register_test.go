@@ -428,7 +428,7 @@ func TestARegistrationsLife(t *testing.T) {
 		// An unknown client and a wrong token are the same.
 		for _, x := range []struct{ at, token string }{
 			{at, ""}, {at, "pa_rg_wrong"}, {at, initial}, {at, othersToken}, {othersAt, token}, {"/oauth2/register/" + h.portal.ID, token},
-			{"/oauth2/register/c-" + strings.Repeat("A", 26), token}, {"/oauth2/register/nobody", token}, {"/oauth2/register/%00%ff", token},
+			{"/oauth2/register/c-" + strings.Repeat("A", 26), token}, {"/oauth2/register/nobody", token},
 		} {
 			for _, method := range []string{"GET", "PUT", "DELETE"} {
 				w, _ := h.call(t, method, x.at, x.token, metadataOf(map[string]any{"client_id": id}))

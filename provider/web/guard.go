@@ -17,7 +17,10 @@ import (
 // contentPolicy lets a page use this site's own script, style and pictures, and
 // nothing else (CSP Level 3).
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
-	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+	"connect-src 'self'; " + formAction + "frame-ancestors 'none'; base-uri 'none'"
+
+// formAction keeps the forms of a page from being sent elsewhere; see FormsLeave.
+const formAction = "form-action 'self'; "
 
 // Chain stands in front of everything: it gives the request its id, its log
 // line and its limits, the answer its security headers, and refuses what
@@ -32,7 +35,7 @@ func (s *Site) record(next http.Handler) http.Handler {
 		httpInflight.Inc()
 		defer httpInflight.Dec()
 		rec := &record{ResponseWriter: w, start: time.Now(), face: faceOf(r.URL.Path)}
-		rec.id, rec.ip = s.origin(r)
+		rec.id, rec.ip, rec.unreadable = s.origin(r)
 		w.Header().Set("X-Request-Id", rec.id)
 		r = r.WithContext(storage.WithRequestID(context.WithValue(r.Context(), recordKey{}, rec), rec.id))
 		defer rec.finish(r.Context(), r.Method)
@@ -58,8 +61,14 @@ func (s *Site) guard(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set("Content-Security-Policy", contentPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		// Of an address nothing leaves but the origin, not even to ourselves (RFC
+		// 9700, Section 4.2.4). With no-referrer our own forms would be posted with
+		// "Origin: null" (Fetch, "append a request Origin header"), which sameOrigin
+		// refuses where the browser sends no Sec-Fetch-Site.
+		h.Set("Referrer-Policy", "strict-origin")
+		if !poppedUp(r.URL.Path) {
+			h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		}
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
 		if s.Secure() {
@@ -79,6 +88,19 @@ func (s *Site) guard(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// poppedUp reports whether path is on the way to a client and back, which may be
+// walked in a window that the client's page opened and waits for. One answer with
+// Cross-Origin-Opener-Policy on that way, a redirect too, cuts the two apart (HTML,
+// "cross-origin opener policies").
+func poppedUp(path string) bool {
+	for _, p := range []string{"/oauth2/auth", "/oauth2/logout", "/login", "/register", "/verify-email", "/consent", "/logout"} {
+		if path == p || strings.HasPrefix(path, p+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // sameOrigin refuses state-changing requests that a page of another origin

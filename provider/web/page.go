@@ -17,7 +17,9 @@ import (
 func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, page string, view any) error {
 	lang := Lang(r)
 	if req, ok := s.request(r); ok {
-		FormTarget(w, req.Params.Get("redirect_uri"))
+		if req.Params.Has("redirect_uri") { // a device has none: its pages lead nowhere else
+			FormsLeave(w)
+		}
 		if l := match(req.Params.Get("ui_locales")); l != "" {
 			lang = l
 		}
@@ -53,15 +55,15 @@ func (s *Site) request(r *http.Request) (storage.AuthRequest, bool) {
 	return req, err == nil
 }
 
-// FormTarget allows forms of this page to end up at uri. A browser applies
-// form-action to the redirects after a form, too (CSP Level 3, Section 6.3.1;
-// Chromium does so), and the last step of a sign-in leads to the client.
-// uri must be one that was registered and verified.
-func FormTarget(w http.ResponseWriter, uri string) {
-	if source := sourceOf(uri); source != "" {
-		csp := w.Header().Get("Content-Security-Policy")
-		w.Header().Set("Content-Security-Policy", strings.Replace(csp, "form-action 'self'", "form-action 'self' "+source, 1))
-	}
+// FormsLeave takes form-action off this page: its forms lead, by redirects, to a
+// client. Chromium holds every redirect after a form against the page's policy, the
+// client's own to wherever it goes on included, which nobody here can know (RFC 6749
+// says nothing of it; CSP Level 3 leaves redirects open, and Firefox lets them pass).
+// A page that leads on by itself instead would cut the chain, but also the press that
+// lets a browser hand a private-use scheme over to an app.
+func FormsLeave(w http.ResponseWriter) {
+	csp := w.Header().Get("Content-Security-Policy")
+	w.Header().Set("Content-Security-Policy", strings.Replace(csp, formAction, "", 1))
 }
 
 // FrameSources lets this page show frames of the web origins of uris, which must
@@ -69,7 +71,7 @@ func FormTarget(w http.ResponseWriter, uri string) {
 func FrameSources(w http.ResponseWriter, uris ...string) {
 	var sources []string
 	for _, uri := range uris {
-		if s := sourceOf(uri); strings.Contains(s, "://") && !slices.Contains(sources, s) {
+		if s := sourceOf(uri); s != "" && !slices.Contains(sources, s) {
 			sources = append(sources, s)
 		}
 	}
@@ -79,21 +81,14 @@ func FrameSources(w http.ResponseWriter, uris ...string) {
 	}
 }
 
-// sourceOf is the origin of uri, or the scheme of one that is not for the web, as
-// a content policy names it; "" where it must not be named.
+// sourceOf is the web origin of uri, as a content policy names it; "" where it must
+// not be named.
 func sourceOf(uri string) string {
 	u, err := url.Parse(uri)
-	if err != nil || u.Scheme == "" {
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.ContainsAny(u.Host, " ;,'\"*") {
 		return ""
 	}
-	source := u.Scheme + ":"
-	if u.Scheme == "http" || u.Scheme == "https" {
-		source += "//" + u.Host
-	}
-	if strings.ContainsAny(source, " ;,'\"*") || source == "javascript:" || source == "data:" || strings.HasSuffix(source, "//") {
-		return ""
-	}
-	return source
+	return u.Scheme + "://" + u.Host
 }
 
 // Message is what the page "message" says: keys, and a link to go on with.

@@ -28,29 +28,43 @@ func ParseProxies(list []string) ([]netip.Prefix, error) {
 
 // origin is the request's id and the address it came from. Only a trusted proxy
 // may say either: X-Forwarded-For is read from the right, past the trusted
-// proxies, because everything further left is the sender's own claim.
-func (s *Site) origin(r *http.Request) (id, ip string) {
+// proxies, because everything further left is the sender's own claim. Where it
+// cannot be read, the address is the last one that could.
+func (s *Site) origin(r *http.Request) (id, ip string, unreadable bool) {
 	id = storage.NewID()
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return id, ""
+		return id, "", false
 	}
 	from := at.Addr().Unmap()
 	if !s.trusted(from) {
-		return id, from.String()
+		return id, from.String(), false
 	}
 	if sent := r.Header.Get("X-Request-Id"); len(sent) >= 8 && len(sent) <= 64 && plain(sent) == sent {
 		id = sent
 	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	said := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
+	hops := strings.Split(said, ",")
 	for i := len(hops) - 1; i >= 0 && s.trusted(from); i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		a, err := hop(strings.TrimSpace(hops[i]))
 		if err != nil {
+			unreadable = said != ""
 			break
 		}
 		from = a.Unmap()
 	}
-	return id, from.WithZone("").String()
+	return id, from.WithZone("").String(), unreadable
+}
+
+// hop is an address as proxies write it: alone, in brackets, or with a port.
+func hop(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"))
+	if err != nil {
+		var at netip.AddrPort
+		at, err = netip.ParseAddrPort(s)
+		a = at.Addr()
+	}
+	return a, err
 }
 
 func (s *Site) trusted(a netip.Addr) bool {

@@ -13,9 +13,10 @@ import (
 
 // record is what one request gathers for its one log line.
 type record struct {
-	id, ip string
-	start  time.Time
-	face   face
+	id, ip     string
+	unreadable bool // what a trusted proxy said of the address
+	start      time.Time
+	face       face
 
 	http.ResponseWriter
 	status int
@@ -81,7 +82,7 @@ func (rec *record) finish(ctx context.Context, method string) {
 	switch {
 	case rec.status >= 500:
 		level = slog.LevelError
-	case rec.status == 401, rec.status == 403, rec.status == 429:
+	case rec.status == 401, rec.status == 403, rec.status == 429, rec.unreadable:
 		level = slog.LevelWarn
 	}
 	line := []slog.Attr{
@@ -91,7 +92,10 @@ func (rec *record) finish(ctx context.Context, method string) {
 	if rec.events != "" {
 		line = append(line, slog.String("event", rec.events))
 	}
-	if rec.events != "" || rec.status >= 400 {
+	if rec.unreadable {
+		line = append(line, slog.String("x_forwarded_for", "unreadable"))
+	}
+	if rec.events != "" || rec.status >= 400 || rec.unreadable {
 		line = append(line, slog.String("ip", rec.ip))
 	}
 	slog.LogAttrs(ctx, level, "request", append(line, rec.attrs...)...)
