@@ -124,6 +124,15 @@ func (db *DB) TryChallenge(ctx context.Context, kind, id string, digest []byte, 
 	return db.taken(ctx, r, kind, id, digest)
 }
 
+// UntryChallenge takes one counted try back, because it was not checked. It is
+// done even where ctx is over.
+func (db *DB) UntryChallenge(ctx context.Context, kind, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryPatience)
+	defer cancel()
+	return mapErr(db.g(ctx).Model(&Challenge{}).Where("id = ? AND kind = ? AND attempts > 0", id, kind).
+		Update("attempts", gorm.Expr("attempts - 1")).Error)
+}
+
 // SpendChallenge takes an open challenge for good and returns what it held. Of
 // several callers one gets it and the rest ErrSpent. ErrNotFound where there is
 // none, or the presented secret is not its own.

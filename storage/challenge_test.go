@@ -63,6 +63,8 @@ func TestTriesAreCounted(t *testing.T) {
 		ctx, now := context.Background(), storage.Now()
 		c := storage.Challenge{Kind: "totp_enrol", Digest: storage.Digest("x"), ExpiresAt: now.Add(time.Hour)}
 		require.NoError(t, db.NewChallenge(ctx, &c))
+		again := storage.Challenge{Kind: "totp_enrol", Digest: storage.Digest("y"), ExpiresAt: now.Add(time.Hour)}
+		require.NoError(t, db.NewChallenge(ctx, &again))
 		require.Equal(t, 5, wins(t, 50, storage.ErrSpent, func() error {
 			_, err := db.TryChallenge(ctx, c.Kind, c.ID, c.Digest, 5, now)
 			return err
@@ -70,21 +72,27 @@ func TestTriesAreCounted(t *testing.T) {
 		_, err := db.SpendChallenge(ctx, c.Kind, c.ID, c.Digest, now)
 		require.NoError(t, err, "the last try may have been the right one")
 
-		for want := 1; want <= 3; want++ {
-			n, err := db.CountAttempt(ctx, "mail", "ada@example.org", time.Hour, now)
-			require.NoError(t, err)
-			require.Equal(t, want, n)
-		}
-		n, err := db.CountAttempt(ctx, "mail", "ada@example.org", time.Hour, now.Add(time.Hour))
-		require.NoError(t, err)
-		require.Equal(t, 1, n, "a new window")
+		count := func() error { return db.CountAttempt(ctx, "mail", "ada@example.org", 3, time.Hour, now) }
+		require.Equal(t, 3, wins(t, 50, storage.ErrSpent, count))
+		require.NoError(t, db.ForgiveAttempt(ctx, "mail", "ada@example.org"))
+		require.NoError(t, count(), "those that were refused are not counted")
+		require.ErrorIs(t, count(), storage.ErrSpent)
+		require.NoError(t, db.CountAttempt(ctx, "mail", "ada@example.org", 3, time.Hour, now.Add(time.Hour)), "a new window")
+
+		require.Equal(t, 3, wins(t, 50, storage.ErrSpent, func() error {
+			_, err := db.TryChallenge(ctx, c.Kind, again.ID, again.Digest, 3, now)
+			return err
+		}))
+		require.NoError(t, db.UntryChallenge(ctx, c.Kind, again.ID))
+		_, err = db.TryChallenge(ctx, c.Kind, again.ID, again.Digest, 3, now)
+		require.NoError(t, err, "one was not checked")
 
 		gone, err := db.DeleteExpiredAttempts(ctx, now.Add(3*time.Hour), 10)
 		require.NoError(t, err)
 		require.Equal(t, 1, gone)
 		gone, err = db.DeleteExpiredChallenges(ctx, now.Add(3*time.Hour), 10)
 		require.NoError(t, err)
-		require.Equal(t, 1, gone)
+		require.Equal(t, 2, gone)
 	})
 }
 

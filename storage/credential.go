@@ -28,8 +28,10 @@ type Credential struct {
 	// LastStep is the newest time step a TOTP code was accepted for.
 	LastStep int64
 	// Failures counts consecutive wrong tries; nothing is accepted before RetryAfter.
-	Failures    int
-	RetryAfter  *time.Time
+	Failures   int
+	RetryAfter *time.Time
+	// TryingUntil is when a try that is under way is given up; nil where none is.
+	TryingUntil *time.Time
 	ConfirmedAt *time.Time
 	LastUsedAt  *time.Time
 	RevokedAt   *time.Time

@@ -54,8 +54,13 @@ func TestFailuresSlowDownAndDisable(t *testing.T) {
 		p := somebody(t, db, "ada@example.org")
 		c := storage.Credential{PatientID: p.ID, Kind: storage.KindPassword, Secret: []byte("x")}
 		require.NoError(t, db.AddCredential(ctx, &c))
+		try := func(now time.Time) error {
+			_, err := db.TryCredential(ctx, c.ID, now)
+			return err
+		}
 		fail := func() bool {
-			require.NoError(t, db.TryCredential(ctx, c.ID, now))
+			_, err := db.TryCredential(ctx, c.ID, now)
+			require.NoError(t, err)
 			disabled, err := db.CredentialFailed(ctx, c.ID, now)
 			require.NoError(t, err)
 			return disabled
@@ -63,18 +68,18 @@ func TestFailuresSlowDownAndDisable(t *testing.T) {
 		for range 5 {
 			require.False(t, fail())
 		}
-		require.ErrorIs(t, db.TryCredential(ctx, c.ID, now.Add(29*time.Second)), storage.ErrSpent)
+		require.ErrorIs(t, try(now.Add(29*time.Second)), storage.ErrSpent)
 		now = now.Add(30 * time.Second)
 		fail()
-		require.ErrorIs(t, db.TryCredential(ctx, c.ID, now.Add(59*time.Second)), storage.ErrSpent, "the wait doubles")
+		require.ErrorIs(t, try(now.Add(59*time.Second)), storage.ErrSpent, "the wait doubles")
 		now = now.Add(time.Minute)
 
-		require.NoError(t, db.TryCredential(ctx, c.ID, now))
+		require.NoError(t, try(now))
 		require.NoError(t, db.CredentialSucceeded(ctx, c.ID, now))
 		for range 4 {
 			fail()
 		}
-		require.NoError(t, db.TryCredential(ctx, c.ID, now), "success starts the count anew")
+		require.NoError(t, try(now), "success starts the count anew")
 		_, err := db.CredentialFailed(ctx, c.ID, now)
 		require.NoError(t, err)
 		for i := 6; i <= 50; i++ {
@@ -82,7 +87,7 @@ func TestFailuresSlowDownAndDisable(t *testing.T) {
 			require.Equal(t, i == 50, fail(), "failure %d", i)
 		}
 		now = now.Add(1000 * time.Hour)
-		require.ErrorIs(t, db.TryCredential(ctx, c.ID, now), storage.ErrSpent, "disabled until it is bound anew")
+		require.ErrorIs(t, try(now), storage.ErrSpent, "disabled until it is bound anew")
 		require.NoError(t, db.SetPassword(ctx, p.ID, "y", now))
 		live, err := db.Credentials(ctx, p.ID)
 		require.NoError(t, err)
@@ -91,12 +96,88 @@ func TestFailuresSlowDownAndDisable(t *testing.T) {
 	})
 }
 
+// Of a burst of guesses five are answered; while those are looked at, the others
+// wait, and then it rests.
 func TestABurstOfGuessesIsCounted(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx, now := context.Background(), storage.Now()
 		c := storage.Credential{PatientID: somebody(t, db, "ada@example.org").ID, Kind: storage.KindPassword, Secret: []byte("x")}
 		require.NoError(t, db.AddCredential(ctx, &c))
-		require.Equal(t, 5, wins(t, 50, storage.ErrSpent, func() error { return db.TryCredential(ctx, c.ID, now) }))
+		require.Equal(t, 5, wins(t, 50, storage.ErrSpent, func() error {
+			_, err := db.TryCredential(ctx, c.ID, now)
+			if err == nil {
+				_, err = db.CredentialFailed(ctx, c.ID, now)
+			}
+			return err
+		}))
+		all, err := db.Credentials(ctx, c.PatientID)
+		require.NoError(t, err)
+		require.Equal(t, 5, all[0].Failures)
+		require.Nil(t, all[0].TryingUntil)
+	})
+}
+
+// What is taken back was no failure; what nobody takes back stays one.
+func TestATryIsTakenBack(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, now := context.Background(), storage.Now()
+		c := storage.Credential{PatientID: somebody(t, db, "ada@example.org").ID, Kind: storage.KindPassword, Secret: []byte("x")}
+		require.NoError(t, db.AddCredential(ctx, &c))
+		is := func(failures int, rests bool) {
+			t.Helper()
+			all, err := db.Credentials(ctx, c.PatientID)
+			require.NoError(t, err)
+			require.Equal(t, failures, all[0].Failures)
+			require.Equal(t, rests, all[0].RetryAfter != nil)
+		}
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		for range 100 {
+			try, err := db.TryCredential(ctx, c.ID, now)
+			require.NoError(t, err)
+			require.NoError(t, db.TakeBack(gone, try), "also of a caller who has hung up")
+		}
+		is(0, false)
+		for range 5 { // a crash, each time
+			now = now.Add(10 * time.Second)
+			_, err := db.TryCredential(ctx, c.ID, now)
+			require.NoError(t, err)
+		}
+		is(5, true)
+		_, err := db.TryCredential(ctx, c.ID, now.Add(20*time.Second))
+		require.ErrorIs(t, err, storage.ErrSpent)
+		now = now.Add(30 * time.Second)
+		try, err := db.TryCredential(ctx, c.ID, now)
+		require.NoError(t, err)
+		is(6, true)
+		require.NoError(t, db.TakeBack(ctx, try))
+		is(5, false)
+	})
+}
+
+// Fifty that are right, while one failure more would make the credential rest.
+func TestRightTriesWaitForOneAnother(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		ctx, now := context.Background(), storage.Now()
+		c := storage.Credential{PatientID: somebody(t, db, "ada@example.org").ID, Kind: storage.KindPassword, Secret: []byte("x")}
+		require.NoError(t, db.AddCredential(ctx, &c))
+		for range 4 {
+			_, err := db.TryCredential(ctx, c.ID, now)
+			require.NoError(t, err)
+			_, err = db.CredentialFailed(ctx, c.ID, now)
+			require.NoError(t, err)
+		}
+		wins(t, 50, storage.ErrUnavailable, func() error {
+			_, err := db.TryCredential(ctx, c.ID, now)
+			if err == nil {
+				err = db.CredentialSucceeded(ctx, c.ID, now)
+			}
+			return err
+		})
+		all, err := db.Credentials(ctx, c.PatientID)
+		require.NoError(t, err)
+		require.Zero(t, all[0].Failures)
+		require.Nil(t, all[0].RetryAfter)
 	})
 }
 

@@ -183,7 +183,8 @@ func TestAnAttemptThatWasRightIsForgiven(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx, now := context.Background(), storage.Now()
 		count := func() int {
-			n, err := db.CountAttempt(ctx, "what", "ada", time.Minute, now)
+			require.NoError(t, db.CountAttempt(ctx, "what", "ada", 10, time.Minute, now))
+			n, err := db.Attempts(ctx, "what", "ada", now)
 			require.NoError(t, err)
 			return n
 		}

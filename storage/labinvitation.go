@@ -82,28 +82,44 @@ func NormalCode(code string) string {
 func (db *DB) codeMAC(code string) []byte { return db.MAC("invitation", []byte(code)) }
 
 // RedeemInvitation links a record to a patient who knows its code and birth date
-// (YYYY-MM-DD). Every try counts, right or wrong: five a code, ten an hour an
-// account, so callers must not wrap it in a transaction of their own. Which of
+// (YYYY-MM-DD). Every try counts that was answered, right or wrong: five a code,
+// ten an hour an account, so callers must not wrap it in a transaction of their own. Which of
 // the two was wrong is not told: ErrNotFound either way. ErrSpent when the
 // patient tried too often, or the code was used in this moment; ErrConflict when
 // the patient or the record has a live link, or the record cannot be linked.
 func (db *DB) RedeemInvitation(ctx context.Context, patientID, code, birthDate string, now time.Time) (Link, error) {
-	n, err := db.CountAttempt(ctx, "redeem", patientID, time.Hour, now)
-	if err != nil {
-		return Link{}, fmt.Errorf("redeem code: %w", err)
-	}
-	if n > patientTries {
-		return Link{}, fmt.Errorf("redeem code: too many tries: %w", ErrSpent)
+	if err := db.CountAttempt(ctx, "redeem", patientID, patientTries, time.Hour, now); err != nil {
+		return Link{}, fmt.Errorf("redeem code: too many tries, or not counted: %w", err)
 	}
 	var inv LabInvitation
+	l, err := db.redeem(ctx, &inv, patientID, code, birthDate, now)
+	if err == nil {
+		return l, nil
+	}
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrSpent) && !errors.Is(err, ErrConflict) {
+		// Nobody was told anything: it is taken back, so far as that can be reached.
+		err = errors.Join(err, db.ForgiveAttempt(ctx, "redeem", patientID), db.untryInvitation(ctx, inv.ID))
+	}
+	return Link{}, fmt.Errorf("redeem code: %w", err)
+}
+
+func (db *DB) untryInvitation(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryPatience)
+	defer cancel()
+	return mapErr(db.g(ctx).Exec("UPDATE lab_invitation SET tries = tries - 1 WHERE id = ? AND tries > 0", id).Error)
+}
+
+// redeem is RedeemInvitation once the account's try is counted; inv is the code's
+// invitation, if there is one.
+func (db *DB) redeem(ctx context.Context, inv *LabInvitation, patientID, code, birthDate string, now time.Time) (Link, error) {
 	r := db.g(ctx).Raw(`UPDATE lab_invitation SET tries = tries + 1
 		WHERE mac = ? AND spent_at IS NULL AND expires_at > ? AND tries < ? RETURNING id, lab_identity_id`,
-		db.codeMAC(NormalCode(code)), now, codeTries).Scan(&inv)
+		db.codeMAC(NormalCode(code)), now, codeTries).Scan(inv)
 	if r.Error != nil {
-		return Link{}, fmt.Errorf("redeem code: %w", mapErr(r.Error))
+		return Link{}, mapErr(r.Error)
 	}
 	var l Link
-	err = db.Tx(ctx, func(ctx context.Context) error {
+	err := db.Tx(ctx, func(ctx context.Context) error {
 		// An unknown code takes the same way as a wrong birth date.
 		record, err := db.LockLabIdentity(ctx, inv.LabIdentityID)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -123,10 +139,7 @@ func (db *DB) RedeemInvitation(ctx context.Context, patientID, code, birthDate s
 		l, err = db.addLink(ctx, Link{PatientID: patientID, LabIdentityID: record.ID, MadeAt: now}, "patient:"+patientID)
 		return err
 	})
-	if err != nil {
-		return Link{}, fmt.Errorf("redeem code: %w", err)
-	}
-	return l, nil
+	return l, err
 }
 
 // DeleteExpiredInvitations removes codes that ended before, up to limit.

@@ -208,3 +208,40 @@ func TestACodeIsAcceptedOnceByMany(t *testing.T) {
 		require.EqualValues(t, 1, accepted.Load())
 	})
 }
+
+// Fifty presses of one patient, with one code: it is accepted once, the session
+// does not end, and nothing is left counted against the app.
+func TestManyRightCodesAtOnce(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		ada := p.patient("ada@example.org")
+		a := p.signedIn("ada@example.org").enrolApp()
+		b := p.signedIn("ada@example.org")
+		code := a.code(0)
+		var all sync.WaitGroup
+		var accepted atomic.Int64
+		for range 50 {
+			all.Go(func() {
+				switch answer := b.post("/login/second", "factor", "totp", "one-time-code", code); answer.status {
+				case 303:
+					if answer.location == "/account" {
+						accepted.Add(1)
+					}
+				case 401, 429:
+				default:
+					t.Errorf("status %d", answer.status)
+				}
+			})
+		}
+		all.Wait()
+		require.EqualValues(t, 1, accepted.Load())
+		creds, err := db.Credentials(context.Background(), ada.ID)
+		require.NoError(t, err)
+		for _, c := range creds {
+			require.Zero(t, c.Failures, c.Kind)
+		}
+		live, err := db.SessionsOf(context.Background(), ada.ID)
+		require.NoError(t, err)
+		require.Len(t, live, 2)
+	})
+}

@@ -48,25 +48,29 @@ func (t totp) verify(ctx context.Context, who subject, form answer) ([]string, e
 	}
 	if hit == nil {
 		for _, c := range who.creds {
-			if err := t.db.TryCredential(ctx, c.ID, now); err != nil && !errors.Is(err, storage.ErrSpent) {
+			if _, err := t.db.TryCredential(ctx, c.ID, now); err != nil && !errors.Is(err, storage.ErrSpent) {
 				return nil, err
 			}
 		}
 		return nil, errWrong
 	}
 	// RFC 6238, Section 5.2: a code is accepted once.
-	err := t.db.TryCredential(ctx, hit.ID, now)
-	if err == nil {
-		err = t.db.UseTOTPStep(ctx, hit.ID, step)
-	}
+	try, err := t.db.TryCredential(ctx, hit.ID, now)
 	if errors.Is(err, storage.ErrSpent) {
 		return nil, errWrong
 	}
+	if err != nil {
+		return nil, err
+	}
+	err = t.db.UseTOTPStep(ctx, hit.ID, step)
 	if err == nil {
 		err = t.db.CredentialSucceeded(ctx, hit.ID, now)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("totp: %w", err)
+		if errors.Is(err, storage.ErrSpent) {
+			err = errUsed
+		}
+		return nil, errors.Join(err, t.db.TakeBack(ctx, try))
 	}
 	return []string{session.TOTP}, nil
 }

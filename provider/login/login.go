@@ -108,6 +108,10 @@ type subject struct {
 // errWrong says that an answer proves nothing. The page is shown again.
 var errWrong = errors.New("the answer is wrong")
 
+// errUsed is errWrong of an answer that was right, and was given before: a second
+// press, say. It counts for nothing, and is no guess either.
+var errUsed = fmt.Errorf("used before: %w", errWrong)
+
 // factor finds a factor by kind.
 func (l *Login) factor(kind string) (factor, error) {
 	for _, f := range l.factors {

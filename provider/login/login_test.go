@@ -177,6 +177,93 @@ func TestPasswordGuessingPauses(t *testing.T) {
 	b.post("/login", "email", "ada@example.org", "current-password", goodPassword).is(401, "pauses for a while")
 }
 
+// Fifty tabs sign in at once, by a patient who was wrong four times before: each is
+// let in or asked to wait, none is told that the password is wrong, and nothing is
+// left counted.
+func TestManyRightSignInsAtOnce(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		ada := p.patient("ada@example.org")
+		for range 4 {
+			p.browser().post("/login", "email", "ada@example.org", "current-password", "a wrong password").is(401)
+		}
+		var all sync.WaitGroup
+		var in, later atomic.Int64
+		for range 50 {
+			all.Go(func() {
+				switch answer := p.browser().post("/login", "email", "ada@example.org", "current-password", goodPassword); answer.status {
+				case 303:
+					in.Add(1)
+				case 503:
+					later.Add(1)
+					require.NotEmpty(t, answer.header.Get("Retry-After"))
+				default:
+					t.Errorf("status %d", answer.status)
+				}
+			})
+		}
+		all.Wait()
+		require.NotZero(t, in.Load())
+		require.EqualValues(t, 50, in.Load()+later.Load())
+		creds, err := db.Credentials(context.Background(), ada.ID)
+		require.NoError(t, err)
+		require.Zero(t, creds[0].Failures)
+		require.Nil(t, creds[0].RetryAfter)
+		p.signedIn("ada@example.org")
+	})
+}
+
+// Of fifty guesses at once five are checked, however they are spread.
+func TestManyGuessesAtOnce(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		ada := p.patient("ada@example.org")
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				answer := p.browser().post("/login", "email", "ada@example.org", "current-password", "a wrong password")
+				if answer.status != 401 && answer.status != 503 {
+					t.Errorf("status %d", answer.status)
+				}
+			})
+		}
+		all.Wait()
+		creds, err := db.Credentials(context.Background(), ada.ID)
+		require.NoError(t, err)
+		require.LessOrEqual(t, creds[0].Failures, 5)
+		require.NotZero(t, creds[0].Failures)
+	})
+}
+
+// While the line of those whose password is checked is full, nobody is wrong: the
+// answer is 503, and counts for nothing.
+func TestAFullLineIsNoWrongPassword(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		p := newPlace(t, db)
+		ada := p.patient("ada@example.org")
+		other := p.browser()
+		other.register("eve@example.org", goodPassword).is(200)
+		token := p.token("eve@example.org")
+		elsewhere := p.browser()
+		h := p.login.hasher
+		for range cap(h.line) {
+			h.line <- struct{}{}
+		}
+		for range 50 {
+			p.browser().post("/login", "email", "ada@example.org", "current-password", goodPassword).is(503)
+			elsewhere.post("/verify-email", "token", token, "current-password", goodPassword).is(503)
+		}
+		for range cap(h.line) {
+			<-h.line
+		}
+		creds, err := db.Credentials(context.Background(), ada.ID)
+		require.NoError(t, err)
+		require.Zero(t, creds[0].Failures)
+		p.signedIn("ada@example.org")
+		elsewhere.post("/verify-email", "token", token, "current-password", goodPassword).is(200)
+	})
+}
+
 func TestWrongFormsAreShownAgain(t *testing.T) {
 	p := newSQLitePlace(t)
 	b := p.browser()

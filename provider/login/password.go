@@ -72,7 +72,7 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	}
 	phc, err := l.hasher.Hash(ctx, password)
 	if err != nil {
-		return err
+		return l.takeBack(ctx, who.try, err)
 	}
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
@@ -89,7 +89,7 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("change password: %w", err)
+		return l.takeBack(ctx, who.try, fmt.Errorf("change password: %w", err))
 	}
 	web.Event(ctx, "auth.password_changed")
 	return web.Redirect(w, r, flow.Done())

@@ -187,8 +187,11 @@ func (l *Login) remind(ctx context.Context, p storage.Patient) error {
 }
 
 func (l *Login) mayMail(ctx context.Context, email string) (bool, error) {
-	n, err := l.db.CountAttempt(ctx, "mail", email, time.Hour, storage.Now())
-	return n <= mailsPerHour, err
+	err := l.db.CountAttempt(ctx, "mail", email, mailsPerHour, time.Hour, storage.Now())
+	if errors.Is(err, storage.ErrSpent) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // showCheckMail says that there is mail, whether there is or not.

@@ -53,8 +53,12 @@ func (l *Login) showSecond(w http.ResponseWriter, r *http.Request, status int, s
 	return l.site.Render(w, r, status, "login_second", v)
 }
 
-// flowTries is how often a second factor may be tried in one session.
-const flowTries = 5
+const (
+	// flowTries is how often a second factor may be tried in one session.
+	flowTries   = 5
+	secondTried = "second"
+	secondWrong = "second_wrong"
+)
 
 // PostSecond checks a second factor. POST /login/second
 func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
@@ -78,12 +82,19 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// The handle changes when the session rises, so a success starts the count anew.
-	n, err := l.db.CountAttempt(ctx, "second", hex.EncodeToString(s.Digest), l.sessions.Absolute, storage.Now())
-	if err != nil {
-		return err
-	}
-	if n > flowTries {
+	// All tries are counted before they are checked, and the wrong ones once more:
+	// those that are under way do not end the session of a patient who is right. The
+	// handle changes when the session rises, so a success starts the counts anew.
+	whose, now := hex.EncodeToString(s.Digest), storage.Now()
+	err = l.db.CountAttempt(ctx, secondTried, whose, flowTries, l.sessions.Absolute, now)
+	if errors.Is(err, storage.ErrSpent) {
+		wrong, err := l.db.Attempts(ctx, secondWrong, whose, now)
+		if err != nil {
+			return err
+		}
+		if wrong < flowTries {
+			return web.SlowDown(time.Second)
+		}
 		attempts.WithLabelValues(f.kind(), "throttled").Inc()
 		web.Event(ctx, "auth.second.failed", "factor", f.kind(), "reason", "tries")
 		if err := session.End(w, r, l.db, l.site.Issuer); err != nil {
@@ -91,8 +102,21 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 		}
 		return web.Redirect(w, r, "/login"+flow.Query())
 	}
+	if err != nil {
+		return err
+	}
 	proven, err := f.verify(ctx, who, form)
+	if errors.Is(err, errUsed) {
+		if err := l.db.ForgiveAttempt(ctx, secondTried, whose); err != nil {
+			return err
+		}
+		web.Event(ctx, "auth.second.failed", "factor", f.kind(), "reason", "used")
+		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
+	}
 	if errors.Is(err, errWrong) {
+		if err := l.db.CountAttempt(ctx, secondWrong, whose, flowTries, l.sessions.Absolute, now); err != nil {
+			return err
+		}
 		l.gate.failed(r)
 		attempts.WithLabelValues(f.kind(), "bad").Inc()
 		web.Event(ctx, "auth.second.failed", "factor", f.kind())
@@ -103,11 +127,11 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 		}
 		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = l.sessions.Raise(ctx, w, r, proven...)
 	}
-	if _, err := l.sessions.Raise(ctx, w, r, proven...); err != nil {
-		return fmt.Errorf("second factor: %w", err)
+	if err != nil {
+		return errors.Join(fmt.Errorf("second factor: %w", err), l.db.ForgiveAttempt(ctx, secondTried, whose))
 	}
 	attempts.WithLabelValues(f.kind(), "ok").Inc()
 	web.Event(ctx, "auth.second.ok", "factor", f.kind())

@@ -103,10 +103,10 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("sign in: %w", err)
+		return l.takeBack(ctx, who.try, fmt.Errorf("sign in: %w", err))
 	}
 	l.rehash(ctx, who)
-	attempts.WithLabelValues("pwd", "ok").Inc()
+	attempts.WithLabelValues(storage.KindPassword, "ok").Inc()
 	web.Note(ctx, "patient", who.patient.ID)
 	web.Event(ctx, "auth.login.ok", "factor", session.Password)
 	return web.Redirect(w, r, flow.Done())
@@ -117,7 +117,8 @@ type candidate struct {
 	patient    storage.Patient
 	credential storage.Credential // none as long as the mailbox has not answered
 	phc        string
-	anew       string // the hash as it is made now, where it is made in another way
+	try        storage.Try // that is under way, where there is a credential
+	anew       string      // the hash as it is made now, where it is made in another way
 }
 
 // candidate finds who goes by an address; nobody where there is no such
@@ -146,14 +147,16 @@ func (l *Login) candidate(ctx context.Context, email string) (candidate, error) 
 	return candidate{}, err
 }
 
-// proves reports whether password is that of who. The try is counted first.
+// proves reports whether password is that of who. The try is counted first, and
+// stays counted until the caller has made something of a right one.
 func (l *Login) proves(ctx context.Context, who *candidate, password string) (bool, error) {
 	may := who.patient.ID != ""
 	if who.credential.ID != "" {
-		switch err := l.db.TryCredential(ctx, who.credential.ID, storage.Now()); {
+		var err error
+		switch who.try, err = l.db.TryCredential(ctx, who.credential.ID, storage.Now()); {
 		case errors.Is(err, storage.ErrSpent):
 			may = false
-			attempts.WithLabelValues("pwd", "throttled").Inc()
+			attempts.WithLabelValues(storage.KindPassword, "throttled").Inc()
 		case err != nil:
 			return false, err
 		}
@@ -163,14 +166,26 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 	}
 	ok, anew, err := l.hasher.Verify(ctx, who.phc, password)
 	if err != nil {
-		return false, err
+		return false, l.takeBack(ctx, who.try, err)
 	}
 	who.anew = anew
 	if ok && may {
 		return true, nil
 	}
-	attempts.WithLabelValues("pwd", "bad").Inc()
+	attempts.WithLabelValues(storage.KindPassword, "bad").Inc()
+	if !may {
+		return false, nil
+	}
 	return false, l.failed(ctx, who.credential)
+}
+
+// takeBack is err, after a try was taken back that came to nothing because of it:
+// what was not checked is no failure.
+func (l *Login) takeBack(ctx context.Context, t storage.Try, err error) error {
+	if t == (storage.Try{}) {
+		return err
+	}
+	return errors.Join(err, l.db.TakeBack(ctx, t))
 }
 
 // failed records a wrong proof with c, if there is such a credential, and tells

@@ -63,7 +63,7 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 		if err == nil {
 			ok, _, wrong := l.hasher.Verify(ctx, reg.PHC, form.Get("current-password"))
 			if wrong != nil {
-				return wrong
+				return errors.Join(wrong, l.db.UntryChallenge(ctx, KindVerifyEmail, c.ID))
 			}
 			if !ok {
 				l.gate.failed(r)

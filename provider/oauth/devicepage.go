@@ -90,19 +90,20 @@ const (
 func (o *OAuth) typedDevice(r *http.Request, code string) (storage.Device, error) {
 	const what = "user_code"
 	ctx, who := r.Context(), guesser(r)
-	n, err := o.db.CountAttempt(ctx, what, who, wrongTime, storage.Now())
-	if err != nil {
-		return storage.Device{}, err
-	}
-	if n > wrongCodes {
+	err := o.db.CountAttempt(ctx, what, who, wrongCodes, wrongTime, storage.Now())
+	if errors.Is(err, storage.ErrSpent) {
 		web.Event(ctx, "oauth.device.throttled")
 		return storage.Device{}, web.SlowDown(wrongTime)
 	}
-	d, err := o.db.DeviceByUserCode(ctx, code, storage.Now())
 	if err != nil {
+		return storage.Device{}, err
+	}
+	d, err := o.db.DeviceByUserCode(ctx, code, storage.Now())
+	if errors.Is(err, storage.ErrNotFound) {
 		return d, err
 	}
-	return d, o.db.ForgiveAttempt(ctx, what, who)
+	// Right, or not looked at: neither is a wrong code.
+	return d, errors.Join(err, o.db.ForgiveAttempt(ctx, what, who))
 }
 
 // guesser is whose tries are counted together: the patient who is signed in,

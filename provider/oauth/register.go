@@ -235,8 +235,8 @@ func registrationIsOff(w http.ResponseWriter) error {
 // pace counts what whom does in an hour; web.ErrSlowDown where that is more than
 // most.
 func (o *OAuth) pace(ctx context.Context, what, whom string, most int) error {
-	n, err := o.db.CountAttempt(ctx, what, whom, time.Hour, storage.Now())
-	if err == nil && n > most {
+	err := o.db.CountAttempt(ctx, what, whom, most, time.Hour, storage.Now())
+	if errors.Is(err, storage.ErrSpent) {
 		return web.SlowDown(10 * time.Minute)
 	}
 	return err
