@@ -123,7 +123,7 @@ func (h *Health) metrics() http.Handler {
 		const name, help = "patauth_db_pool_connections", "Connections to the database."
 		gauge(name, help, prometheus.Labels{"state": "in_use"}, func() float64 { return float64(db.Stats().InUse) })
 		gauge(name, help, prometheus.Labels{"state": "idle"}, func() float64 { return float64(db.Stats().Idle) })
-		gauge("patauth_db_pool_wait_seconds", "Time spent waiting for a connection, in all.", nil, func() float64 { return db.Stats().WaitDuration.Seconds() })
+		gauge("patauth_db_pool_wait_seconds", "Time spent waiting for a connection, in all.", nil, func() float64 { return db.Stats().Waited.Seconds() })
 	}
 	return promhttp.HandlerFor(prometheus.Gatherers{prometheus.DefaultGatherer, own}, promhttp.HandlerOpts{})
 }

@@ -72,6 +72,8 @@ const (
 	migrationWait = time.Minute
 	// stepLimit is how long a statement of a step may take.
 	stepLimit = time.Hour
+	// startLimit is how long the question for the schema's version may take.
+	startLimit = 5 * time.Second
 )
 
 // migrationLock is the number of PostgreSQL's advisory lock: "patauth" in ASCII.
@@ -165,7 +167,7 @@ func (db *DB) Migrate(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("lock migrations: %w", err)
 		}
 		defer unlock()
-	} else if err := db.Ping(ctx); err != nil {
+	} else if _, err := db.SchemaStatus(ctx); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
 	p, err := db.goose(all)
@@ -202,7 +204,8 @@ func (db *DB) SchemaStatus(ctx context.Context) (Schema, error) {
 		return Schema{}, err
 	}
 	s := Schema{Wanted: all[len(all)-1].version}
-	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	// Who starts may wait until one of several hosts has answered.
+	ctx, cancel := context.WithTimeout(withLimit(ctx, startLimit), startLimit)
 	defer cancel()
 	exists := "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = 'goose_db_version'"
 	if db.dialect == "sqlite" {

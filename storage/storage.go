@@ -18,8 +18,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/driver/postgres"
 	"gorm.io/driver/sqlite"
 	"gorm.io/gorm"
@@ -34,6 +32,8 @@ type Config struct {
 	Keys Keyring
 	// MaxConns bounds the PostgreSQL pool; 0 means 10.
 	MaxConns int
+	// PgBouncer says that a PgBouncer in transaction mode stands before PostgreSQL.
+	PgBouncer bool
 }
 
 // DB is the database. It is safe for concurrent use.
@@ -42,17 +42,10 @@ type DB struct {
 	sql     *sql.DB
 	dialect string // "sqlite" or "postgres"
 	path    string // of the SQLite file
+	pool    *pool  // of PostgreSQL
 	sealer  sealer
 	wished  chan struct{}
 }
-
-const (
-	connectTimeout   = time.Second
-	statementTimeout = 2 * time.Second
-	// poolWait bounds the wait for a free connection and the dial behind it,
-	// so that an absent database is an answer within about a second.
-	poolWait = 1200 * time.Millisecond
-)
 
 // Open connects to the database of c. It does not migrate and, for PostgreSQL,
 // does not wait for the server: see Ping.
@@ -76,25 +69,10 @@ func Open(_ context.Context, c Config) (*DB, error) {
 		dial = sqlite.Open("file:" + (&url.URL{Path: db.path}).EscapedPath() + "?" + q.Encode())
 	case strings.HasPrefix(c.DSN, "postgres://"), strings.HasPrefix(c.DSN, "postgresql://"):
 		db.dialect = "postgres"
-		pc, err := pgx.ParseConfig(c.DSN)
-		if err != nil {
-			// The parser's error repeats the DSN, and with it the password.
-			return nil, fmt.Errorf("storage dsn: not a PostgreSQL URL")
+		if db.pool, err = openPool(c); err != nil {
+			return nil, err
 		}
-		pc.ConnectTimeout = connectTimeout
-		if pc.RuntimeParams["statement_timeout"] == "" {
-			pc.RuntimeParams["statement_timeout"] = fmt.Sprint(statementTimeout.Milliseconds())
-		}
-		db.sql = stdlib.OpenDB(*pc)
-		n := c.MaxConns
-		if n == 0 {
-			n = 10
-		}
-		db.sql.SetMaxOpenConns(n)
-		db.sql.SetMaxIdleConns(n)
-		db.sql.SetConnMaxLifetime(30 * time.Minute)
-		db.sql.SetConnMaxIdleTime(5 * time.Minute)
-		dial = postgres.New(postgres.Config{Conn: db.sql})
+		dial = postgres.New(postgres.Config{Conn: db.pool.sql()})
 	default:
 		return nil, fmt.Errorf("storage dsn: must start with sqlite: or postgres://")
 	}
@@ -102,7 +80,10 @@ func Open(_ context.Context, c Config) (*DB, error) {
 		SkipDefaultTransaction: true,
 		DisableAutomaticPing:   true,
 		TranslateError:         true,
-		NowFunc:                Now,
+		// Columns by name: a program may serve on the schema of its successor, where
+		// "SELECT *" is another answer than the one a prepared statement promised.
+		QueryFields: true,
+		NowFunc:     Now,
 		// The log shows placeholders, never values; what fails is answered and
 		// logged once, at the edge.
 		Logger: logger.NewSlogLogger(slog.Default(), logger.Config{
@@ -118,15 +99,34 @@ func Open(_ context.Context, c Config) (*DB, error) {
 	return db, nil
 }
 
-// Ping reports whether the database answers, within about a second.
+// Ping reports whether the database answers and takes writes, within about a
+// second.
 func (db *DB) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, poolWait)
+	ctx, cancel := context.WithTimeout(ctx, acquireTimeout*2)
 	defer cancel()
-	return mapErr(db.sql.PingContext(ctx))
+	if db.dialect != "postgres" {
+		return mapErr(db.sql.PingContext(ctx))
+	}
+	var answer string
+	if err := db.sql.QueryRowContext(ctx, "SHOW transaction_read_only").Scan(&answer); err != nil {
+		return mapErr(err)
+	}
+	if answer == "on" {
+		db.pool.Reset()
+		return fmt.Errorf("%w: it takes no writes", ErrUnavailable)
+	}
+	return nil
 }
 
-// Stats are the pool's figures for metrics.
-func (db *DB) Stats() sql.DBStats { return db.sql.Stats() }
+// Stats are the pool's figures.
+func (db *DB) Stats() Stats {
+	if db.pool == nil {
+		s := db.sql.Stats()
+		return Stats{s.InUse, s.Idle, s.WaitDuration}
+	}
+	s := db.pool.Stat()
+	return Stats{int(s.AcquiredConns()), int(s.IdleConns()), time.Duration(db.pool.waited.Load())}
+}
 
 // Close closes the pool.
 func (db *DB) Close() error { return db.sql.Close() }

@@ -3,11 +3,9 @@ package storage_test
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -146,31 +144,6 @@ func TestMigrationsRunOnceForManyStarters(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, applied, "one starter applies them all")
-}
-
-// A database that is away is one clear error within about a second: refused
-// at once, or silent for ever.
-func TestAnAbsentDatabaseIsUnavailable(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer silent.Close()
-	refused, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	refused.Close()
-	for name, addr := range map[string]string{"refused": refused.Addr().String(), "silent": silent.Addr().String()} {
-		t.Run(name, func(t *testing.T) {
-			db, err := storage.Open(context.Background(), storage.Config{
-				DSN: "postgres://u:p@" + addr + "/d?sslmode=disable", Keys: storage.NewKeyring(),
-			})
-			require.NoError(t, err)
-			defer db.Close()
-			start := time.Now()
-			_, err = db.Client(context.Background(), "x")
-			require.ErrorIs(t, err, storage.ErrUnavailable)
-			require.Less(t, time.Since(start), 10*time.Second)
-			require.ErrorIs(t, db.Ping(context.Background()), storage.ErrUnavailable)
-		})
-	}
 }
 
 func TestABadDSNDoesNotLeak(t *testing.T) {

@@ -92,6 +92,11 @@ func withLimit(ctx context.Context, limit time.Duration) context.Context {
 	return context.WithValue(ctx, limitKey{}, limit)
 }
 
+func limitOf(ctx context.Context) (limit time.Duration, ok bool) {
+	limit, ok = ctx.Value(limitKey{}).(time.Duration)
+	return limit, ok
+}
+
 // Within is Tx for work that may take longer than a request: each of its
 // statements up to limit, which should be shorter than the time that ctx has.
 // ErrTimeout where one takes longer. Inside a Tx the limit holds until the
