@@ -102,14 +102,32 @@ func derive(key []byte, purpose string) []byte {
 	return d
 }
 
+// seal encrypts plain for one place, and names the key that did.
+func (s sealer) seal(place, plain []byte) (key string, ct []byte) {
+	k := s.ring[0]
+	nonce := make([]byte, chacha20poly1305.NonceSizeX)
+	rand.Read(nonce)
+	return k.ID, s.aead[k.ID].Seal(nonce, nonce, plain, place)
+}
+
+func (s sealer) unseal(place []byte, key string, ct []byte) ([]byte, error) {
+	const n = chacha20poly1305.NonceSizeX
+	aead, ok := s.aead[key]
+	if !ok || len(ct) < n {
+		return nil, ErrSealed
+	}
+	plain, err := aead.Open(nil, ct[:n], ct[n:], place)
+	if err != nil {
+		return nil, ErrSealed
+	}
+	return plain, nil
+}
+
 // Seal encrypts plain for exactly one place: table, column and row. Sealed
 // bytes moved to another row do not open. The form is v1.<key id>.<nonce|ct>.
 func (db *DB) Seal(table, column, row string, plain []byte) []byte {
-	k := db.sealer.ring[0]
-	nonce := make([]byte, chacha20poly1305.NonceSizeX)
-	rand.Read(nonce)
-	ct := db.sealer.aead[k.ID].Seal(nonce, nonce, plain, place(table, column, row))
-	return []byte("v1." + k.ID + "." + base64.RawStdEncoding.EncodeToString(ct))
+	key, ct := db.sealer.seal(place(table, column, row), plain)
+	return []byte("v1." + key + "." + base64.RawStdEncoding.EncodeToString(ct))
 }
 
 // Unseal opens what Seal closed for the same place. Every failure is ErrSealed.
@@ -118,17 +136,11 @@ func (db *DB) Unseal(table, column, row string, sealed []byte) ([]byte, error) {
 	if len(parts) != 3 || parts[0] != "v1" {
 		return nil, ErrSealed
 	}
-	aead, ok := db.sealer.aead[parts[1]]
-	raw, err := base64.RawStdEncoding.Strict().DecodeString(parts[2])
-	if !ok || err != nil || len(raw) < chacha20poly1305.NonceSizeX {
-		return nil, ErrSealed
-	}
-	n := chacha20poly1305.NonceSizeX
-	plain, err := aead.Open(nil, raw[:n], raw[n:], place(table, column, row))
+	ct, err := base64.RawStdEncoding.Strict().DecodeString(parts[2])
 	if err != nil {
 		return nil, ErrSealed
 	}
-	return plain, nil
+	return db.sealer.unseal(place(table, column, row), parts[1], ct)
 }
 
 func place(table, column, row string) []byte {

@@ -159,22 +159,6 @@ func TestAGrantWithoutOfflineAccessEndsWithItsSession(t *testing.T) {
 	})
 }
 
-func TestAnAuthorizationRequestIsAnsweredOnce(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
-		ctx := context.Background()
-		a := storage.AuthRequest{Binding: []byte("b"), ClientID: "c", Params: map[string][]string{"login_hint": {"ada@example.org"}}}
-		require.NoError(t, db.CreateAuthRequest(ctx, &a))
-		require.NotContains(t, string(a.Sealed), "ada", "what the client sent is sealed")
-		got, err := db.AuthRequest(ctx, a.ID, storage.Now())
-		require.NoError(t, err)
-		require.Equal(t, a.Params, got.Params)
-		won, spent := race(t, func() error { return db.FinishAuthRequest(ctx, a.ID, storage.Now()) })
-		require.Equal(t, []int{1, 49}, []int{won, spent})
-		_, err = db.AuthRequest(ctx, a.ID, storage.Now())
-		require.ErrorIs(t, err, storage.ErrSpent)
-	})
-}
-
 func TestExpiredTokensGo(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()

@@ -70,7 +70,7 @@ func (l *Login) showOffer(w http.ResponseWriter, r *http.Request, status int, f 
 // too. POST /login/enrol/{factor}
 func (l *Login) PostEnrolFactor(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

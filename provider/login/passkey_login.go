@@ -88,7 +88,7 @@ func (l *Login) browser(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 // PostPasskey signs in with a passkey alone. POST /login/passkey
 func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

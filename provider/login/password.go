@@ -40,7 +40,7 @@ func (l *Login) GetPassword(w http.ResponseWriter, r *http.Request) error {
 // POST /login/password
 func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (l *Login) GetRegister(w http.ResponseWriter, r *http.Request) error {
 // mailbox learns the difference.
 func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

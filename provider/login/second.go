@@ -63,7 +63,7 @@ const (
 // PostSecond checks a second factor. POST /login/second
 func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

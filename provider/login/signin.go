@@ -36,7 +36,7 @@ func (l *Login) hint(ctx context.Context, flow web.Flow) string {
 	if flow.Request == "" {
 		return ""
 	}
-	a, err := l.db.AuthRequest(ctx, flow.Request, storage.Now())
+	a, err := l.db.OpenAuthRequest(ctx, flow.Request)
 	if err != nil {
 		return ""
 	}
@@ -66,7 +66,7 @@ func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v 
 // that rests after failures get one answer, after the same work.
 func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

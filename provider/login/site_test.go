@@ -80,6 +80,18 @@ func (p *place) browser() *browser {
 	}}
 }
 
+// begin is the handle of an authorization request that this browser has begun.
+func (b *browser) begin() string {
+	b.t.Helper()
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/oauth2/auth", nil)
+	a := storage.NewAuthRequest("portal", url.Values{"redirect_uri": {"https://portal.example/cb"}})
+	a.Binding = b.site.Bind(w, r)
+	u, err := url.Parse(b.url)
+	require.NoError(b.t, err)
+	b.client.Jar.SetCookies(u, w.Result().Cookies())
+	return b.db.Handle(a)
+}
+
 // page is an answer.
 type page struct {
 	t        *testing.T

@@ -86,6 +86,7 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	}
 	registrations.WithLabelValues("verified").Inc()
 	web.Event(ctx, "auth.verify_email.ok")
+	flow = l.here(r, flow)
 	return l.site.Render(w, r, http.StatusOK, "login_verified", struct{ Flow web.Flow }{flow})
 }
 
@@ -158,6 +159,19 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge) (web.Flow, erro
 	return web.Flow{Request: reg.Request, To: reg.To}, err
 }
 
+// here is flow where it began in this browser, else none: a mail is read where it
+// is read, and a request that is moved goes nowhere.
+func (l *Login) here(r *http.Request, flow web.Flow) web.Flow {
+	if flow.Request == "" {
+		return flow
+	}
+	a, err := l.db.OpenAuthRequest(r.Context(), flow.Request)
+	if err != nil || !l.site.Bound(r, a.Binding) {
+		return web.Flow{}
+	}
+	return l.site.Acted(flow)
+}
+
 // showDeadLink says that a link is used, old or mistyped, whichever it is.
 func (l *Login) showDeadLink(w http.ResponseWriter, r *http.Request) error {
 	return l.site.Render(w, r, http.StatusGone, "login_dead_link", nil)
@@ -183,7 +197,7 @@ func (l *Login) GetResend(w http.ResponseWriter, r *http.Request) error {
 // say. POST /verify-email/resend
 func (l *Login) PostResend(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
-	form, flow, err := web.FormFlow(r)
+	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}

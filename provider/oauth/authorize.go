@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"net/http"
 	"net/url"
@@ -16,36 +15,32 @@ import (
 	"github.com/pat-authenticate/patauth/storage"
 )
 
-// flowCookie binds authorization requests to one browser; all its tabs share it.
-const flowCookie = "flow"
-
 // maxQuery bounds an authorization request, in bytes.
 const maxQuery = 8 << 10
 
-// Authorize handles GET and POST /oauth2/auth: it parses the request once,
-// saves it and sends the browser to the dispatcher. Until the redirect URI is
+// Requests that are too long for an address are rare, and each leaves a row.
+var (
+	beginsOfNetwork = web.Rate{PerMinute: 60, Burst: 120}
+	beginsOfAll     = web.Rate{PerMinute: 1200, Burst: 1200}
+)
+
+// Authorize handles GET and POST /oauth2/auth: it parses the request once and
+// sends the browser to the dispatcher with its handle. Until the redirect URI is
 // known to be the client's, an error is a page here, never a redirect
 // (RFC 6749, Section 4.1.2.1).
 func (o *OAuth) Authorize(w http.ResponseWriter, r *http.Request) error {
+	var params url.Values
+	var err error
 	if r.Method == http.MethodPost {
-		// The browser sends no Lax cookie with another site's POST; it does
-		// with the GET that follows (OpenID Connect Core, Section 3.1.2.1).
-		form, err := web.Form(r, "resource")
-		if err != nil {
-			return err
-		}
-		query := form.Encode()
-		if len(query) > maxQuery {
-			return web.ErrTooLarge
-		}
-		return web.Redirect(w, r, "/oauth2/auth?"+query)
+		params, err = web.Form(r, "resource")
+	} else {
+		params, err = web.Query(r, "resource")
 	}
-	if len(r.URL.RawQuery) > maxQuery {
-		return web.ErrTooLarge
-	}
-	params, err := web.Query(r, "resource")
 	if err != nil {
 		return err
+	}
+	if len(r.URL.RawQuery) > maxQuery || len(params.Encode()) > maxQuery {
+		return web.ErrTooLarge
 	}
 	c, err := o.db.Client(r.Context(), params.Get("client_id"))
 	if errors.Is(err, storage.ErrNotFound) {
@@ -62,15 +57,48 @@ func (o *OAuth) Authorize(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
 	}
-	browser, err := o.browser(w, r)
-	if err != nil {
-		return err
+	a := storage.NewAuthRequest(c.ID, params)
+	if r.Method == http.MethodPost {
+		// The browser sends no Lax cookie with another site's POST; it does with
+		// the GET that follows (OpenID Connect Core, Section 3.1.2.1), and that
+		// takes the request up.
+		return o.lead(w, r, a)
 	}
-	a := storage.AuthRequest{Binding: storage.Digest(browser), ClientID: c.ID, Params: params}
-	if err := o.db.CreateAuthRequest(r.Context(), &a); err != nil {
-		return o.failRedirect(w, r, q, err)
+	return o.takeUp(w, r, a, q)
+}
+
+// takeUp begins the request in this browser. One that must show nothing is
+// decided at once: it needs nothing of the browser but the session
+// (OpenID Connect Core, Section 3.1.2.1, prompt).
+func (o *OAuth) takeUp(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request) error {
+	a.RequestedAt = storage.Now()
+	a.ActedAt, q.requestedAt = a.RequestedAt, a.RequestedAt
+	if q.prompt.Has("none") {
+		f, err := o.facts(r, q)
+		if err == nil {
+			_, err = next(q, f, a.RequestedAt)
+		}
+		if err != nil {
+			return o.failRedirect(w, r, q, err)
+		}
+		return o.issue(w, r, a, q, f)
 	}
-	return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	a.Binding = o.site.Bind(w, r)
+	return o.lead(w, r, a)
+}
+
+// lead sends the browser to the dispatcher. What is too long for an address is
+// kept here, at a pace.
+func (o *OAuth) lead(w http.ResponseWriter, r *http.Request, a storage.AuthRequest) error {
+	if !o.db.FitsHandle(a) {
+		if err := o.begins.Pass(r); err != nil {
+			return err
+		}
+		if err := o.db.StoreAuthRequest(r.Context(), &a); err != nil {
+			return err
+		}
+	}
+	return web.Redirect(w, r, "/oauth2/auth/"+o.db.Handle(a))
 }
 
 func checkRedirect(c storage.Client, uri string) error {
@@ -84,62 +112,67 @@ func checkRedirect(c storage.Client, uri string) error {
 	return nil
 }
 
-// browser is the secret in the flow cookie, set where there is none.
-func (o *OAuth) browser(w http.ResponseWriter, r *http.Request) (string, error) {
-	v, err := web.ReadCookie(r, o.issuer, flowCookie)
-	if errors.Is(err, http.ErrNoCookie) {
-		v, err = storage.NewHandle("pa_fl_"), nil
-		http.SetCookie(w, web.Cookie(o.issuer, flowCookie, v, 0))
+// load finds the request of a handle and checks that this browser began it.
+func (o *OAuth) load(r *http.Request, handle string) (storage.AuthRequest, request, error) {
+	a, err := o.db.AuthRequest(r.Context(), handle, storage.Now())
+	if err != nil && !errors.Is(err, storage.ErrSpent) {
+		return a, request{}, err
 	}
-	return v, err
+	if !o.site.Bound(r, a.Binding) {
+		web.Event(r.Context(), "oauth.flow.moved")
+		return a, request{}, web.ErrDenied
+	}
+	if err != nil {
+		return a, request{}, err
+	}
+	q, err := o.read(r.Context(), a)
+	return a, q, err
 }
 
-// load finds the request of the path or form and checks that this browser began it.
-func (o *OAuth) load(r *http.Request, id string) (storage.AuthRequest, request, error) {
-	a, err := o.db.AuthRequest(r.Context(), id, storage.Now())
+// read is what a asks for, by what its client is now.
+func (o *OAuth) read(ctx context.Context, a storage.AuthRequest) (request, error) {
+	c, err := o.db.Client(ctx, a.ClientID)
 	if err != nil {
-		return a, request{}, err
-	}
-	if err := o.began(r, a); err != nil {
-		return a, request{}, err
-	}
-	c, err := o.db.Client(r.Context(), a.ClientID)
-	if err != nil {
-		return a, request{}, err
+		return request{}, err
 	}
 	if a.DeviceID != "" {
-		q, err := o.loadDevice(r.Context(), a, c)
-		return a, q, err
+		return o.loadDevice(ctx, a, c)
 	}
 	// The client may have changed since: what was registered then must be now.
 	if err := checkRedirect(c, a.Params.Get("redirect_uri")); err != nil {
-		return a, request{}, err
+		return request{}, err
 	}
-	web.Note(r.Context(), "client_id", c.ID)
+	web.Note(ctx, "client_id", c.ID)
 	q, fault := read(c, a.Params, o.issuer, o.keys)
 	q.requestedAt, q.denied, q.fault = a.RequestedAt, a.DeniedAt != nil, fault
-	return a, q, nil
-}
-
-// began checks that this browser began a.
-func (o *OAuth) began(r *http.Request, a storage.AuthRequest) error {
-	browser, err := web.ReadCookie(r, o.issuer, flowCookie)
-	if err != nil && !errors.Is(err, http.ErrNoCookie) {
-		return err
-	}
-	if subtle.ConstantTimeCompare(storage.Digest(browser), a.Binding) != 1 {
-		web.Event(r.Context(), "oauth.flow.moved")
-		return web.ErrDenied
-	}
-	return nil
+	return q, nil
 }
 
 // Dispatch handles GET /oauth2/auth/{id}: it asks next and sends the browser
 // there. Steps return here and never lead to one another.
 func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
-	a, q, err := o.load(r, mux.Vars(r)["id"])
+	handle := mux.Vars(r)["id"]
+	a, err := o.db.OpenAuthRequest(r.Context(), handle)
+	if err == nil && a.Binding == nil && !a.Over(storage.Now()) {
+		q, err := o.read(r.Context(), a)
+		if err != nil {
+			return err
+		}
+		if q.fault != nil {
+			return o.failRedirect(w, r, q, q.fault)
+		}
+		return o.takeUp(w, r, a, q)
+	}
+	flow := web.Flow{Request: handle}
+	a, q, err := o.load(r, handle)
+	switch over := errors.Is(err, storage.ErrSpent); {
+	case over && a.DeviceID != "":
+		return web.Redirect(w, r, settled(flow, a))
+	case over && a.IssuedAt != nil:
+		return o.again(w, r, a)
+	}
 	if err != nil {
-		return ended(w, r, a, err)
+		return o.ended(w, r, a, err)
 	}
 	now := storage.Now()
 	f, err := o.facts(r, q)
@@ -148,13 +181,13 @@ func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
 	}
 	s, err := next(q, f, now)
 	if err != nil {
-		return o.finish(w, r, a, q, err)
+		// Nothing was given away, so the client may be told as often as it asks.
+		return o.failRedirect(w, r, q, err)
 	}
-	flow := web.Flow{Request: a.ID}
 	switch s {
 	case stepLogin:
-		// OpenID Connect Prompt Create 1.0, Section 4.
-		if q.prompt.Has("create") {
+		// OpenID Connect Prompt Create 1.0, Section 4. Who has registered signs in.
+		if q.prompt.Has("create") && !a.ActedAt.After(a.RequestedAt) {
 			return web.Redirect(w, r, "/register"+flow.Query())
 		}
 		return web.Redirect(w, r, "/login"+flow.Query())
@@ -191,20 +224,12 @@ func (o *OAuth) facts(r *http.Request, q request) (facts, error) {
 	return f, nil
 }
 
-// finish ends a request with an error for the client.
-func (o *OAuth) finish(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, cause error) error {
-	if err := o.db.FinishAuthRequest(r.Context(), a.ID, storage.Now()); err != nil {
-		return err
-	}
-	return o.failRedirect(w, r, q, cause)
-}
-
 // issue answers the request with a code, once: request, grant and code are one
 // transaction.
 func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, f facts) error {
 	now := storage.Now()
 	g := newGrant()
-	g.Grant = q.grant(f, now)
+	g.Grant, g.request = q.grant(f, now), a.ID
 	g.code = storage.Code{
 		RedirectURI: a.Params.Get("redirect_uri"), CodeChallenge: q.challenge, Nonce: q.nonce, RequestedAt: a.RequestedAt,
 	}
@@ -216,15 +241,17 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	ar.Form = url.Values{"redirect_uri": {g.code.RedirectURI}}
 	var resp fosite.AuthorizeResponder
 	err := o.db.Tx(r.Context(), func(ctx context.Context) error {
-		if err := o.db.FinishAuthRequest(ctx, a.ID, now); err != nil {
-			return err
+		if a.Binding != nil {
+			if err := o.db.FinishAuthRequest(ctx, a, now); err != nil {
+				return err
+			}
 		}
 		var err error
 		resp, err = o.fosite.NewAuthorizeResponse(ctx, ar, g)
 		return err
 	})
 	if errors.Is(err, storage.ErrSpent) {
-		return err // answered already, in another tab perhaps: a page, not a second answer
+		return o.again(w, r, a) // answered at this very moment
 	}
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
@@ -232,6 +259,30 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	authorizations.WithLabelValues("ok").Inc()
 	web.Event(r.Context(), "oauth.code.issued", "patient_id", g.PatientID)
 	return o.respond(w, r, q, url.Values{"code": {resp.GetCode()}})
+}
+
+// again answers a request that has been answered. As long as the client has not
+// redeemed the code, the same browser and session get the same answer: a second
+// press, or a reload on a bad line. There is never a second code.
+func (o *OAuth) again(w http.ResponseWriter, r *http.Request, a storage.AuthRequest) error {
+	ctx, now := r.Context(), storage.Now()
+	code := o.codeOf(a.ID)
+	s, ok := session.From(ctx)
+	c, err := o.db.Code(ctx, storage.Digest(code))
+	if err == nil && ok && now.Before(c.ExpiresAt) {
+		var g storage.Grant
+		if g, err = o.db.Grant(ctx, c.GrantID, now); err == nil && g.SessionID == s.ID {
+			q, err := o.read(ctx, a)
+			if err != nil {
+				return err
+			}
+			return o.respond(w, r, q, url.Values{"code": {code}})
+		}
+	}
+	if err != nil && !errors.Is(err, storage.ErrSpent) && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	return o.ended(w, r, a, storage.ErrSpent)
 }
 
 // life is how long the grant of q lasts at most.

@@ -24,25 +24,28 @@ type consentView struct {
 
 // GetConsent handles GET /consent: what the client asks for, in plain words.
 func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
-	params, err := web.Query(r)
+	_, flow, err := web.QueryFlow(r)
 	if err != nil {
 		return err
 	}
-	a, q, err := o.load(r, params.Get("request"))
+	a, q, err := o.load(r, flow.Request)
+	if errors.Is(err, storage.ErrSpent) {
+		return web.Redirect(w, r, settled(flow, a))
+	}
 	if err != nil {
-		return ended(w, r, a, err)
+		return o.ended(w, r, a, err)
 	}
 	if _, ok := session.From(r.Context()); !ok || q.fault != nil {
-		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+		return web.Redirect(w, r, flow.Done())
 	}
 	f, err := o.facts(r, q)
 	if err != nil {
 		return err
 	}
 	if q.device != "" {
-		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{q.consentView(a.ID, nil), q.device})
+		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{q.consentView(flow.Request, nil), q.device})
 	}
-	return o.site.Render(w, r, http.StatusOK, "oauth_consent", q.consentView(a.ID, f.consent))
+	return o.site.Render(w, r, http.StatusOK, "oauth_consent", q.consentView(flow.Request, f.consent))
 }
 
 // consentView tells what is new from what was allowed already.
@@ -71,17 +74,20 @@ func (q request) consentView(id string, before *storage.Consent) consentView {
 // PostConsent handles POST /consent: the patient allows or refuses. What is
 // allowed is what the request asked for, not what the form says.
 func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
-	form, err := web.Form(r)
+	form, flow, err := o.site.FormFlow(r)
 	if err != nil {
 		return err
 	}
-	a, q, err := o.load(r, form.Get("request"))
+	a, q, err := o.load(r, flow.Request)
+	if errors.Is(err, storage.ErrSpent) {
+		return web.Redirect(w, r, settled(flow, a)) // pressed twice: the first press counts
+	}
 	if err != nil {
-		return ended(w, r, a, err)
+		return o.ended(w, r, a, err)
 	}
 	s, ok := session.From(r.Context())
 	if !ok {
-		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+		return web.Redirect(w, r, flow.Done())
 	}
 	f, err := o.facts(r, q)
 	if err != nil {
@@ -90,17 +96,17 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	now := storage.Now()
 	if asked, err := next(q, f, now); err != nil || asked != stepConsent {
 		// Answered already, or by a session that the request would not accept.
-		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+		return web.Redirect(w, r, flow.Done())
 	}
 	if q.device != "" {
-		return o.answerDevice(w, r, a, q, f, form.Get("decision"))
+		return o.answerDevice(w, r, flow, a, q, f, form.Get("decision"))
 	}
 	switch form.Get("decision") {
 	case "allow":
 		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.asks(), now)
 		web.Event(r.Context(), "oauth.consent.given", "patient_id", s.PatientID)
 	case "deny":
-		err = o.db.DenyAuthRequest(r.Context(), a.ID, now)
+		err = o.db.DenyAuthRequest(r.Context(), a, now)
 		web.Event(r.Context(), "oauth.consent.denied", "patient_id", s.PatientID)
 	default:
 		return web.Invalid("decision", "must be allow or deny")
@@ -108,5 +114,5 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, storage.ErrSpent) {
 		return err
 	}
-	return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	return web.Redirect(w, r, flow.Done())
 }

@@ -64,17 +64,9 @@ func (o *OAuth) PostDevice(w http.ResponseWriter, r *http.Request) error {
 	} else if err != nil {
 		return err
 	}
-	browser, err := o.browser(w, r)
-	if err != nil {
-		return err
-	}
-	a := storage.AuthRequest{
-		Binding: storage.Digest(browser), ClientID: d.ClientID, DeviceID: d.ID, Params: url.Values{"user_code": {code}},
-	}
-	if err := o.db.CreateAuthRequest(ctx, &a); err != nil {
-		return err
-	}
-	return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
+	a := storage.NewAuthRequest(d.ClientID, url.Values{"user_code": {code}})
+	a.Binding, a.DeviceID = o.site.Bind(w, r), d.ID
+	return o.lead(w, r, a)
 }
 
 const (
@@ -138,7 +130,7 @@ func (o *OAuth) loadDevice(ctx context.Context, a storage.AuthRequest, c storage
 
 // answerDevice does what the patient has pressed: request, consent, grant and
 // device are one transaction.
-func (o *OAuth) answerDevice(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, f facts, decision string) error {
+func (o *OAuth) answerDevice(w http.ResponseWriter, r *http.Request, flow web.Flow, a storage.AuthRequest, q request, f facts, decision string) error {
 	allowed := decision == "allow"
 	if !allowed && decision != "deny" {
 		return web.Invalid("decision", "must be allow or deny")
@@ -146,15 +138,13 @@ func (o *OAuth) answerDevice(w http.ResponseWriter, r *http.Request, a storage.A
 	now, patient := storage.Now(), f.session.PatientID
 	err := o.db.Tx(r.Context(), func(ctx context.Context) error {
 		if !allowed {
-			if err := o.db.DenyAuthRequest(ctx, a.ID, now); err != nil {
+			if err := o.db.DenyAuthRequest(ctx, a, now); err != nil {
 				return err
 			}
-		}
-		if err := o.db.FinishAuthRequest(ctx, a.ID, now); err != nil {
-			return err
-		}
-		if !allowed {
 			return o.db.DenyDevice(ctx, a.DeviceID, patient, now)
+		}
+		if err := o.db.FinishAuthRequest(ctx, a, now); err != nil {
+			return err
 		}
 		if err := o.db.SaveConsent(ctx, patient, q.client.ID, q.asks(), now); err != nil {
 			return err
@@ -172,40 +162,27 @@ func (o *OAuth) answerDevice(w http.ResponseWriter, r *http.Request, a storage.A
 		authorizations.WithLabelValues(errRefused.ErrorField).Inc()
 		web.Event(r.Context(), "oauth.device.denied", "patient_id", patient)
 	}
-	return web.Redirect(w, r, "/device/"+a.ID)
+	return web.Redirect(w, r, "/device/"+flow.Request)
 }
 
 // GetDeviceAnswer handles GET /device/{request}: what the patient has decided,
 // however often it is asked for. Where that is nothing yet, it leads to the
 // dispatcher, or to an error where that would lead back here.
 func (o *OAuth) GetDeviceAnswer(w http.ResponseWriter, r *http.Request) error {
-	a, err := o.db.AuthRequest(r.Context(), mux.Vars(r)["request"], storage.Now())
-	if err != nil && !errors.Is(err, storage.ErrSpent) {
-		return err
-	}
-	if err := o.began(r, a); err != nil {
-		return err
+	handle := mux.Vars(r)["request"]
+	a, _, err := o.load(r, handle)
+	if err != nil && (!errors.Is(err, storage.ErrSpent) || a.DeviceID == "") {
+		return o.ended(w, r, a, err)
 	}
 	switch {
 	case a.DeviceID == "":
 		return storage.ErrNotFound
-	case a.IssuedAt == nil:
-		if _, _, err := o.load(r, a.ID); err != nil {
-			return err
-		}
-		return web.Redirect(w, r, "/oauth2/auth/"+a.ID)
 	case a.DeniedAt != nil:
 		return o.site.Render(w, r, http.StatusOK, "message", web.Message{Title: "oauth_device_refused.title", Text: "oauth_device_refused.text"})
+	case a.IssuedAt != nil:
+		return o.site.Render(w, r, http.StatusOK, "message", web.Message{Title: "oauth_device_connected.title", Text: "oauth_device_connected.text"})
+	case err != nil:
+		return o.ended(w, r, a, err)
 	}
-	return o.site.Render(w, r, http.StatusOK, "message", web.Message{Title: "oauth_device_connected.title", Text: "oauth_device_connected.text"})
-}
-
-// ended answers where load gave err: a request of a device that is over leads to
-// what the patient has decided, so that a second press and the way back are told
-// the same as the first press.
-func ended(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, err error) error {
-	if a.DeviceID != "" && errors.Is(err, storage.ErrSpent) {
-		return web.Redirect(w, r, "/device/"+a.ID)
-	}
-	return err
+	return web.Redirect(w, r, "/oauth2/auth/"+handle)
 }

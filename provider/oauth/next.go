@@ -55,7 +55,7 @@ func next(q request, f facts, now time.Time) (step, error) {
 	if slices.ContainsFunc(q.subjects, func(s string) bool { return s != f.subject }) {
 		return 0, web.ErrLogin
 	}
-	if q.wantsConsent(f.consent) {
+	if q.wantsConsent(f) {
 		return need(stepConsent, quiet, web.ErrConsent)
 	}
 	return stepIssue, nil
@@ -84,7 +84,8 @@ func (q request) need() session.Need {
 }
 
 // wantsConsent reports whether the patient must be asked.
-func (q request) wantsConsent(c *storage.Consent) bool {
+func (q request) wantsConsent(f facts) bool {
+	c := f.consent
 	// A device is allowed by the press on the page that shows its code (RFC 8628,
 	// Section 5.4), which answers it at once: nothing that was allowed otherwise
 	// counts for it, be it newer or in another tab.
@@ -92,7 +93,13 @@ func (q request) wantsConsent(c *storage.Consent) bool {
 		return true
 	}
 	if q.prompt.Has("consent") || q.impersonable() {
-		return c == nil || c.GrantedAt.Before(q.requestedAt) || !c.Scopes.Has(q.asks()...)
+		since := q.requestedAt
+		if q.prompt.Has("none") {
+			// Nobody can be asked now. It is enough that the patient has pressed the
+			// button since signing in here.
+			since = f.session.CreatedAt
+		}
+		return c == nil || c.GrantedAt.Before(since) || !c.Scopes.Has(q.asks()...)
 	}
 	if q.client.FirstParty {
 		return false

@@ -69,6 +69,7 @@ type OAuth struct {
 	outbound     *outbound.Client
 	clientKeys   *keySets
 	devices      *web.Pace // of POST /oauth2/device
+	begins       *web.Pace // of authorization requests that are too long for an address
 	fosite       *fosite.Fosite
 }
 
@@ -79,6 +80,7 @@ func New(c Config) *OAuth {
 		registration: c.Registration, outbound: c.Outbound,
 		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
 		devices:    web.NewPace(devicesOfNetwork, devicesOfAll),
+		begins:     web.NewPace(beginsOfNetwork, beginsOfAll),
 	}
 	o.fosite = o.compose()
 	return o

@@ -353,3 +353,15 @@ func TestFiftyRefreshWithOneToken(t *testing.T) {
 		require.Contains(t, wishes[0].Payload, "token_reused")
 	})
 }
+
+// same reports whether two addresses lead to the same authorization request: its
+// handle is another one after each press.
+func (h *house) same(t testing.TB, one, other string) bool {
+	t.Helper()
+	i, j := strings.LastIndex(one, "/"), strings.LastIndex(other, "/")
+	a, err := h.db.OpenAuthRequest(context.Background(), one[i+1:])
+	require.NoError(t, err, one)
+	b, err := h.db.OpenAuthRequest(context.Background(), other[j+1:])
+	require.NoError(t, err, other)
+	return one[:i] == other[:j] && a.ID == b.ID
+}

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"encoding/base64"
 	"time"
 
 	"github.com/ory/fosite"
@@ -51,9 +52,17 @@ func (s tokens) GenerateAccessToken(ctx context.Context, r fosite.Requester) (st
 	return g.access, signature(g.access), nil
 }
 
-func (tokens) GenerateAuthorizeCode(context.Context, fosite.Requester) (string, string, error) {
-	t := storage.NewHandle(prefixCode)
+// GenerateAuthorizeCode makes the code of the authorization request that is being
+// answered.
+func (s tokens) GenerateAuthorizeCode(_ context.Context, r fosite.Requester) (string, string, error) {
+	t := s.o.codeOf(r.GetSession().(*grant).request)
 	return t, signature(t), nil
+}
+
+// codeOf is the code that answers the authorization request of an id: 256 bits
+// under a key of ours, kept nowhere, so that the same answer can be given again.
+func (o *OAuth) codeOf(request string) string {
+	return prefixCode + base64.RawURLEncoding.EncodeToString(o.db.MAC("authorization-code", []byte(request)))
 }
 
 // GenerateRefreshToken makes a refresh token, or repeats the one that an

@@ -33,6 +33,19 @@ func ReadCookie(r *http.Request, issuer, name string) (string, error) {
 	return "", Invalid("cookie", "sent more than once")
 }
 
+// readCookies are the cookies made by Cookie whose names begin with prefix, under
+// their names without what Cookie adds; the oldest first, as browsers send them
+// (RFC 6265, Section 5.4).
+func readCookies(r *http.Request, issuer, prefix string) []*http.Cookie {
+	var all []*http.Cookie
+	for _, c := range r.Cookies() {
+		if rest, ok := strings.CutPrefix(c.Name, cookieName(issuer, prefix)); ok {
+			all = append(all, &http.Cookie{Name: prefix + rest, Value: c.Value})
+		}
+	}
+	return all
+}
+
 func cookieName(issuer, name string) string {
 	if secure(issuer) {
 		return "__Host-" + name

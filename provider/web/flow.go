@@ -1,16 +1,57 @@
 package web
 
 import (
+	"crypto/subtle"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+
+	"github.com/pat-authenticate/patauth/storage"
 )
 
 // Flow is where a step leads when it is done: on to an authorization request,
 // or back to a page of the account. Forms carry it as hidden inputs.
 type Flow struct {
-	Request string // id of an authorization request
+	Request string // handle of an authorization request
 	To      string // "account", "labs" or "factors"
+}
+
+// A flow cookie binds authorization requests to one browser. Requests that come
+// at once to a browser that has none get one each, under names of their own, so
+// that each tab goes on; later ones share the oldest.
+const (
+	flowCookie = "flow-"
+	maxFlows   = 8
+)
+
+// Bind is what an authorization request that begins in this browser is bound to:
+// the digest of its flow cookie, which is set where there is none. Those that are
+// too many go.
+func (s *Site) Bind(w http.ResponseWriter, r *http.Request) []byte {
+	all := readCookies(r, s.Issuer, flowCookie)
+	for _, c := range all[min(len(all), maxFlows):] {
+		http.SetCookie(w, Cookie(s.Issuer, c.Name, "", -1))
+	}
+	if len(all) > 0 {
+		return storage.Digest(all[0].Value)
+	}
+	v := storage.NewHandle("pa_fl_")
+	http.SetCookie(w, Cookie(s.Issuer, flowCookie+storage.NewID()[:8], v, 0))
+	return storage.Digest(v)
+}
+
+// Bound reports whether a request that is bound to binding began in this browser.
+func (s *Site) Bound(r *http.Request, binding []byte) bool {
+	return slices.ContainsFunc(readCookies(r, s.Issuer, flowCookie), func(c *http.Cookie) bool {
+		return subtle.ConstantTimeCompare(storage.Digest(c.Value), binding) == 1
+	})
+}
+
+// BindsAny reports whether any request began in this browser, as far as it tells:
+// one that keeps no cookies does not.
+func (s *Site) BindsAny(r *http.Request) bool {
+	return len(readCookies(r, s.Issuer, flowCookie)) > 0
 }
 
 // destinations is the closed set of places that To may name.
@@ -20,12 +61,12 @@ var destinations = map[string]string{
 	"factors": "/account/factors",
 }
 
-// FlowOf reads a Flow from a query or form. What is neither an id nor a known
+// FlowOf reads a Flow from a query or form. What is neither a handle nor a known
 // place is an ErrInvalid, so that no address from outside is ever followed.
 func FlowOf(v url.Values) (Flow, error) {
 	f := Flow{Request: v.Get("request"), To: v.Get("to")}
-	if f.Request != "" && !isID(f.Request) {
-		return Flow{}, Invalid("request", "not an id")
+	if f.Request != "" && !storage.IsHandle(f.Request) {
+		return Flow{}, Invalid("request", "not a request")
 	}
 	if _, ok := destinations[f.To]; f.To != "" && !ok {
 		return Flow{}, Invalid("to", "not a known place")
@@ -39,8 +80,20 @@ func FlowOf(v url.Values) (Flow, error) {
 // QueryFlow is Query and the Flow in it.
 func QueryFlow(r *http.Request) (url.Values, Flow, error) { return withFlow(Query(r)) }
 
-// FormFlow is Form and the Flow in it.
-func FormFlow(r *http.Request) (url.Values, Flow, error) { return withFlow(Form(r)) }
+// FormFlow is Form and the Flow in it. Who sends a form is about it, so the
+// authorization request that it belongs to waits anew.
+func (s *Site) FormFlow(r *http.Request) (url.Values, Flow, error) {
+	v, f, err := withFlow(Form(r))
+	return v, s.Acted(f), err
+}
+
+// Acted is f after the patient has done something about it.
+func (s *Site) Acted(f Flow) Flow {
+	if f.Request != "" {
+		f.Request = s.DB.ActAuthRequest(f.Request, storage.Now())
+	}
+	return f
+}
 
 func withFlow(v url.Values, err error) (url.Values, Flow, error) {
 	if err != nil {
@@ -48,11 +101,6 @@ func withFlow(v url.Values, err error) (url.Values, Flow, error) {
 	}
 	f, err := FlowOf(v)
 	return v, f, err
-}
-
-// isID reports whether id looks like one of storage.NewID: [A-Z2-7]{26}.
-func isID(id string) bool {
-	return len(id) == 26 && strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // Query is f as the query of a link, with its question mark; "" for no flow.

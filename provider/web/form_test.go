@@ -33,7 +33,7 @@ func TestParametersComeOnce(t *testing.T) {
 }
 
 func TestFlow(t *testing.T) {
-	id := storage.NewID()
+	id := "azE." + storage.NewID()
 	for _, c := range []struct {
 		query, again, done string
 		bad                string
@@ -46,8 +46,9 @@ func TestFlow(t *testing.T) {
 		{"to=https://evil.example", "", "", "to"},
 		{"to=//evil.example", "", "", "to"},
 		{"request=../../evil", "", "", "request"},
-		{"request=" + id + "A", "", "", "request"},
-		{"request=" + strings.ToLower(id), "", "", "request"},
+		{"request=" + id + "%2F", "", "", "request"},
+		{"request=..", "", "", "request"},
+		{"request=" + storage.NewID(), "", "", "request"},
 		{"request=" + id + "&to=labs", "", "", "to"},
 	} {
 		v, err := url.ParseQuery(c.query)

@@ -268,10 +268,9 @@ func TestCookies(t *testing.T) {
 func TestPagesOfAFlowMayEndAtItsClient(t *testing.T) {
 	s := site(t)
 	s.DB = storagetest.SQLite(t)
-	a := storage.AuthRequest{ClientID: "c", Binding: []byte{1}, Params: map[string][]string{
+	handle := s.DB.Handle(storage.NewAuthRequest("c", map[string][]string{
 		"redirect_uri": {"https://portal.example:8443/cb?x=1"}, "ui_locales": {"fr de"},
-	}}
-	require.NoError(t, s.DB.CreateAuthRequest(t.Context(), &a))
+	}))
 	show := web.Chain(s, s.Page(func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method == "POST" {
 			if _, err := web.Form(r); err != nil {
@@ -280,17 +279,16 @@ func TestPagesOfAFlowMayEndAtItsClient(t *testing.T) {
 		}
 		return s.Render(w, r, 200, "message", web.Message{Title: "message.title", Text: "error.denied"})
 	}))
-	post := httptest.NewRequest("POST", "/login", strings.NewReader("request="+a.ID))
+	post := httptest.NewRequest("POST", "/login", strings.NewReader("request="+handle))
 	post.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	for _, r := range []*http.Request{httptest.NewRequest("GET", "/login?request="+a.ID, nil), post} {
+	for _, r := range []*http.Request{httptest.NewRequest("GET", "/login?request="+handle, nil), post} {
 		w := serve(show, r)
 		require.NotContains(t, w.Header().Get("Content-Security-Policy"), "form-action")
 		require.Contains(t, w.Header().Get("Content-Security-Policy"), "connect-src 'self'; frame-ancestors 'none';")
 		require.Contains(t, w.Body.String(), `<html lang="de">`, "ui_locales")
 	}
-	device := storage.AuthRequest{ClientID: "c", Binding: []byte{1}, Params: map[string][]string{"scope": {"openid"}}}
-	require.NoError(t, s.DB.CreateAuthRequest(t.Context(), &device))
-	for _, q := range []string{"", "?request=" + storage.NewID(), "?request=x", "?request=" + device.ID} {
+	device := s.DB.Handle(storage.NewAuthRequest("c", map[string][]string{"scope": {"openid"}}))
+	for _, q := range []string{"", "?request=" + storage.NewID(), "?request=x", "?request=" + device} {
 		w := serve(show, httptest.NewRequest("GET", "/login"+q, nil))
 		require.Equal(t, 200, w.Code)
 		require.Contains(t, w.Header().Get("Content-Security-Policy"), "form-action 'self';")

@@ -51,7 +51,7 @@ func (s *Site) request(r *http.Request) (storage.AuthRequest, bool) {
 			return storage.AuthRequest{}, false
 		}
 	}
-	req, err := s.DB.AuthRequest(r.Context(), flow.Request, storage.Now())
+	req, err := s.DB.OpenAuthRequest(r.Context(), flow.Request)
 	return req, err == nil
 }
 

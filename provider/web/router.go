@@ -11,8 +11,7 @@ import (
 
 // Router is a router that answers unknown paths (404) and wrong methods (405)
 // in the face of their part of the site, and makes its routes known to the log.
-// The variables of a path are valid text, as the parameters of a Form are: what
-// is not names nothing, and a database would refuse it.
+// The variables of a path are text, as the parameters of a Form are.
 func (s *Site) Router() *mux.Router {
 	router := mux.NewRouter()
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -23,17 +22,7 @@ func (s *Site) Router() *mux.Router {
 		}
 		s.fail(w, r, f, storage.ErrNotFound)
 	})
-	router.Use(Route, func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			for _, v := range mux.Vars(r) {
-				if !text(v) {
-					router.NotFoundHandler.ServeHTTP(w, r)
-					return
-				}
-			}
-			next.ServeHTTP(w, r)
-		})
-	})
+	router.Use(Route, onlyText)
 	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// RFC 9110, Section 15.5.6: the answer names what is allowed.
 		var allowed []string
@@ -50,4 +39,18 @@ func (s *Site) Router() *mux.Router {
 		s.fail(w, r, faceOf(r.URL.Path), ErrMethod)
 	})
 	return router
+}
+
+// onlyText empties the variables of the path that a database would not take as
+// text: they name nothing, and each handler answers as for what is not there.
+func onlyText(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		vars := mux.Vars(r)
+		for name, v := range vars {
+			if !text(v) {
+				vars[name] = ""
+			}
+		}
+		next.ServeHTTP(w, mux.SetURLVars(r, vars))
+	})
 }
