@@ -48,7 +48,7 @@ import (
 //
 //	# a comment
 //	browser NAME            the cookies of another browser from here on
-//	GET PATH, POST PATH     a request; the lines below belong to it:
+//	GET PATH, POST PATH, …  a request; the lines below belong to it:
 //	  form FIELD=VALUE        a field of its body
 //	  header NAME: VALUE      a header
 //	  basic ID SECRET         who the client is
@@ -177,7 +177,7 @@ func (p *play) step(line string) {
 	switch verb {
 	case "browser":
 		p.browser = rest
-	case "GET", "POST", "PUT", "DELETE", "OPTIONS":
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS":
 		p.ask(verb, p.fill(rest, plain))
 	case "submit":
 		p.submit(p.fill(rest, plain))

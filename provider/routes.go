@@ -9,10 +9,14 @@ import (
 	"github.com/pat-authenticate/patauth/provider/web"
 )
 
+// HEAD asks for what GET would say, and for nothing to happen (RFC 9110, Section
+// 9.2.1): where GET goes on with something, spends or begins it, there is none.
 var (
-	get  = []string{http.MethodGet, http.MethodHead}
-	post = []string{http.MethodPost}
-	both = []string{http.MethodGet, http.MethodHead, http.MethodPost}
+	get           = []string{http.MethodGet, http.MethodHead}
+	advance       = []string{http.MethodGet}
+	post          = []string{http.MethodPost}
+	advanceOrPost = []string{http.MethodGet, http.MethodPost}
+	both          = []string{http.MethodGet, http.MethodHead, http.MethodPost}
 )
 
 // routes is every public route. The JSON documents, /static/ and the endpoints
@@ -41,11 +45,11 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	router.PathPrefix("/static/").Handler(r.site.Pages.Static()).Methods(slices.Clone(get)...)
 
 	// Browsers on their way to a client.
-	page("/oauth2/auth", r.oauth.Authorize, both)
-	page("/oauth2/auth/{id}", r.oauth.Dispatch, get)
+	page("/oauth2/auth", r.oauth.Authorize, advanceOrPost)
+	page("/oauth2/auth/{id}", r.oauth.Dispatch, advance)
 	page("/consent", r.oauth.GetConsent, get)
 	page("/consent", r.oauth.PostConsent, post)
-	page("/oauth2/logout", r.oauth.EndSession, both)
+	page("/oauth2/logout", r.oauth.EndSession, advanceOrPost)
 	page("/logout", r.oauth.GetLogout, get)
 	page("/logout", r.oauth.PostLogout, post)
 
@@ -59,7 +63,7 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	protocol("/oauth2/device", r.oauth.Device, post)
 	page("/device", r.oauth.GetDevice, get)
 	page("/device", r.oauth.PostDevice, post)
-	page("/device/{request}", r.oauth.GetDeviceAnswer, get)
+	page("/device/{request}", r.oauth.GetDeviceAnswer, advance)
 
 	// Clients that register themselves.
 	protocol("/oauth2/register", r.oauth.Register, post)
@@ -77,10 +81,10 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page("/login", r.login.GetLogin, get)
 	page("/login", r.login.PostLogin, post)
 	page("/login/passkey", r.login.PostPasskey, post)
-	page("/login/second", r.login.GetSecond, get)
+	page("/login/second", r.login.GetSecond, advance)
 	page("/login/second", r.login.PostSecond, post)
 	page("/login/enrol", r.login.GetEnrol, get)
-	page("/login/enrol/{factor}", r.login.GetEnrolFactor, get)
+	page("/login/enrol/{factor}", r.login.GetEnrolFactor, advance)
 	page("/login/enrol/{factor}", r.login.PostEnrolFactor, post)
 	page("/login/password", r.login.GetPassword, get)
 	page("/login/password", r.login.PostPassword, post)
