@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"database/sql/driver"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"time"
@@ -138,6 +139,9 @@ type metadata ClientMetadata
 type ClientSecret struct {
 	Digest    []byte    `json:"digest"`
 	CreatedAt time.Time `json:"created_at"`
+	// Bound ties the digest to its client: it opens nothing where it was copied to.
+	Bound []byte `json:"bound,omitempty"`
+	made  bool   // by this program, just now
 }
 
 // TableName names the table.
@@ -166,7 +170,7 @@ const purposeClientSecret = "client-secret"
 // cannot be had again. Of several secrets the two newest stay live.
 func (db *DB) NewClientSecret(c *Client) string {
 	secret := NewHandle("pa_cs_")
-	c.Secrets.V = append([]ClientSecret{{Digest: db.MAC(purposeClientSecret, []byte(secret)), CreatedAt: Now()}}, c.Secrets.V...)
+	c.Secrets.V = append([]ClientSecret{{Digest: db.MAC(purposeClientSecret, []byte(secret)), CreatedAt: Now(), made: true}}, c.Secrets.V...)
 	if len(c.Secrets.V) > 2 {
 		c.Secrets.V = c.Secrets.V[:2]
 	}
@@ -195,9 +199,57 @@ func (db *DB) ClientSecretValid(c *Client, secret string) bool {
 		c = &Client{}
 	}
 	for _, s := range c.Secrets.V {
-		ok = hmac.Equal(s.Digest, digest) || ok
+		ok = hmac.Equal(s.Digest, digest) && db.ownSecret(c, s) || ok
 	}
 	return ok && secret != ""
+}
+
+// ownSecret reports whether s was made for c.
+func (db *DB) ownSecret(c *Client, s ClientSecret) bool {
+	if s.Bound == nil {
+		return !db.refuseUnbound
+	}
+	return hmac.Equal(s.Bound, db.bindSecret(c, s))
+}
+
+func (db *DB) bindSecret(c *Client, s ClientSecret) []byte {
+	return db.MAC("client-secret-owner", append([]byte(c.ID+"\x00"), s.Digest...))
+}
+
+// bindSecrets binds the secrets of c that may be bound: those just made, and where
+// unbound ones are taken, those too.
+func (db *DB) bindSecrets(c *Client) {
+	for i, s := range c.Secrets.V {
+		if s.Bound == nil && (s.made || !db.refuseUnbound) {
+			c.Secrets.V[i].Bound = db.bindSecret(c, s)
+		}
+		c.Secrets.V[i].made = false
+	}
+}
+
+// BindClients binds the secrets that the previous release has written to their
+// clients, and returns how many clients it changed.
+func (db *DB) BindClients(ctx context.Context) (int, error) {
+	if db.refuseUnbound {
+		return 0, nil
+	}
+	rows, err := db.ListClients(ctx)
+	n := 0
+	for _, c := range rows {
+		if !c.unbound() || c.DisabledAt != nil {
+			continue
+		}
+		if _, err := db.ChangeClient(ctx, c.ID, func(*Client) {}); err != nil {
+			return n, fmt.Errorf("client %s: %w", c.ID, err)
+		}
+		n++
+	}
+	return n, err
+}
+
+// unbound reports whether a secret of c is bound to nobody.
+func (c Client) unbound() bool {
+	return slices.ContainsFunc(c.Secrets.V, func(s ClientSecret) bool { return s.Bound == nil })
 }
 
 // CreateClient stores c. An empty ID is filled in: client ids are made by the
@@ -208,6 +260,7 @@ func (db *DB) CreateClient(ctx context.Context, c *Client) error {
 	}
 	c.CreatedAt = Now()
 	c.complete()
+	db.bindSecrets(c)
 	return mapErr(db.g(ctx).Create(c).Error)
 }
 
@@ -252,6 +305,7 @@ func (db *DB) ChangeClient(ctx context.Context, id string, change func(*Client))
 // where it is disabled or gone.
 func (db *DB) UpdateClient(ctx context.Context, c *Client) error {
 	c.complete()
+	db.bindSecrets(c)
 	return foundOne(db.g(ctx).Model(&Client{}).Where("id = ? AND disabled_at IS NULL", c.ID).
 		Select("*").Omit("id", "created_at", "disabled_at").Updates(c))
 }

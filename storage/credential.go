@@ -2,7 +2,11 @@ package storage
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"time"
+
+	"gorm.io/gorm"
 )
 
 // The kinds of credential.
@@ -22,9 +26,15 @@ type Credential struct {
 	// ExternalID is a passkey's credential id in hex, unique among all patients
 	// (WebAuthn, Section 7.1), and "" for the other kinds.
 	ExternalID string
-	// Secret is a password's PHC string, a TOTP seed sealed to this row, or a
-	// passkey's public data sealed to this row.
-	Secret []byte
+	// Secret is a password's PHC string, a TOTP seed or a passkey's public data.
+	// In the row it is sealed to row, kind and patient: a copy in another row, or
+	// a row given to another patient, opens nothing.
+	Secret []byte `gorm:"-"`
+	Bound  []byte
+	// Unbound is Secret as the previous release keeps it: a password as it is, the
+	// rest sealed to the row alone. It is written for that release's pods, which
+	// may serve beside this one's, and read only where nothing else is there.
+	Unbound []byte `gorm:"column:secret"`
 	// LastStep is the newest time step a TOTP code was accepted for.
 	LastStep int64
 	// Failures counts consecutive wrong tries; nothing is accepted before RetryAfter.
@@ -49,17 +59,65 @@ func (c Credential) Usable(now time.Time) bool {
 		(c.RetryAfter == nil || !now.Before(*c.RetryAfter))
 }
 
-// SealSecret sets the secret, sealed to the row; an empty ID is filled in.
-func (db *DB) SealSecret(c *Credential, plain []byte) {
-	if c.ID == "" {
-		c.ID = NewID()
+// owned is the place of c's secret: in this row, of this kind, of this patient.
+func (c Credential) owned() string { return c.ID + ":" + c.Kind + ":" + c.PatientID }
+
+// seal fills in what the row keeps of the secret.
+func (db *DB) seal(c *Credential) {
+	c.Bound = db.Seal("credential", "bound", c.owned(), c.Secret)
+	c.Unbound = c.Secret
+	if c.Kind != KindPassword {
+		c.Unbound = db.Seal("credential", "secret", c.ID, c.Secret)
 	}
-	c.Secret = db.Seal("credential", "secret", c.ID, plain)
 }
 
-// UnsealSecret opens what SealSecret closed.
-func (db *DB) UnsealSecret(c Credential) ([]byte, error) {
-	return db.Unseal("credential", "secret", c.ID, c.Secret)
+// unseal fills in the secret of a row.
+func (db *DB) unseal(c *Credential) (err error) {
+	switch {
+	case c.Bound != nil:
+		c.Secret, err = db.Unseal("credential", "bound", c.owned(), c.Bound)
+	case db.refuseUnbound:
+		err = fmt.Errorf("%w: it is not bound to its patient", ErrSealed)
+	case c.Kind == KindPassword:
+		c.Secret = c.Unbound
+	default:
+		c.Secret, err = db.Unseal("credential", "secret", c.ID, c.Unbound)
+	}
+	return err
+}
+
+// BindCredentials seals up to limit secrets that the previous release has written
+// to their patients, and returns how many it did. It does nothing where unbound
+// rows are refused.
+func (db *DB) BindCredentials(ctx context.Context, limit int) (int, error) {
+	if db.refuseUnbound {
+		return 0, nil
+	}
+	var rows []Credential
+	if err := db.g(ctx).Where("bound IS NULL AND revoked_at IS NULL").Order("id").Limit(limit).Find(&rows).Error; err != nil {
+		return 0, mapErr(err)
+	}
+	n := 0
+	for _, c := range rows {
+		if err := db.unseal(&c); err != nil {
+			return n, fmt.Errorf("credential %s: %w", c.ID, err)
+		}
+		before := c.Unbound
+		db.seal(&c)
+		r := db.g(ctx).Model(&Credential{}).Where("id = ? AND bound IS NULL AND secret = ?", c.ID, before).Update("bound", c.Bound)
+		if r.Error != nil {
+			return n, mapErr(r.Error)
+		}
+		n += int(r.RowsAffected)
+	}
+	return n, nil
+}
+
+// CountUnbound counts the live credentials that are not sealed to their patients.
+func (db *DB) CountUnbound(ctx context.Context) (int64, error) {
+	var n int64
+	err := db.g(ctx).Model(&Credential{}).Where("bound IS NULL AND revoked_at IS NULL").Count(&n).Error
+	return n, mapErr(err)
 }
 
 // AddCredential binds c to its patient; an empty ID and the times are filled
@@ -72,6 +130,7 @@ func (db *DB) AddCredential(ctx context.Context, c *Credential) error {
 	if c.ConfirmedAt == nil {
 		c.ConfirmedAt = &c.CreatedAt
 	}
+	db.seal(c)
 	return db.Tx(ctx, func(ctx context.Context) error {
 		if err := db.g(ctx).Create(c).Error; err != nil {
 			return mapErr(err)
@@ -81,12 +140,27 @@ func (db *DB) AddCredential(ctx context.Context, c *Credential) error {
 }
 
 // Credentials lists the live credentials of a patient, oldest first: confirmed
-// and not revoked. Disabled ones are among them: see Usable.
+// and not revoked. Disabled ones are among them: see Usable. One whose secret was
+// not sealed for this patient is none, and says so in the log.
 func (db *DB) Credentials(ctx context.Context, patientID string) ([]Credential, error) {
-	var out []Credential
-	err := db.g(ctx).Where("patient_id = ? AND confirmed_at IS NOT NULL AND revoked_at IS NULL", patientID).
-		Order("created_at, id").Find(&out).Error
-	return out, mapErr(err)
+	return db.credentials(ctx, db.g(ctx).Where("patient_id = ? AND confirmed_at IS NOT NULL AND revoked_at IS NULL", patientID).
+		Order("created_at, id"))
+}
+
+func (db *DB) credentials(ctx context.Context, q *gorm.DB) ([]Credential, error) {
+	var rows, out []Credential
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, mapErr(err)
+	}
+	for _, c := range rows {
+		if err := db.unseal(&c); err != nil {
+			slog.ErrorContext(ctx, "credential refused", "event", "auth.credential.refused",
+				"credential", c.ID, "patient", c.PatientID, "error", err.Error())
+			continue
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // CredentialByExternalID finds a live passkey by its credential id in hex.
@@ -94,9 +168,14 @@ func (db *DB) CredentialByExternalID(ctx context.Context, externalID string) (Cr
 	if externalID == "" {
 		return Credential{}, ErrNotFound
 	}
-	var c Credential
-	err := db.g(ctx).Where("external_id = ? AND confirmed_at IS NOT NULL AND revoked_at IS NULL", externalID).Take(&c).Error
-	return c, mapErr(err)
+	found, err := db.credentials(ctx, db.g(ctx).Where("external_id = ? AND confirmed_at IS NOT NULL AND revoked_at IS NULL", externalID))
+	if err != nil {
+		return Credential{}, err
+	}
+	if len(found) == 0 {
+		return Credential{}, ErrNotFound
+	}
+	return found[0], nil
 }
 
 // HasSecondFactor reports whether a patient has a live authenticator beyond the
@@ -139,11 +218,16 @@ func (db *DB) SetPassword(ctx context.Context, patientID, phc string, now time.T
 	})
 }
 
-// ReplaceSecret writes a credential's new secret if it still has the old one:
-// a rehash, or a passkey's new sign count. ErrSpent where somebody was faster.
-func (db *DB) ReplaceSecret(ctx context.Context, id string, old, secret []byte) error {
+// ReplaceSecret writes a new secret of c, as Credentials found it, if it still has
+// the old one: a rehash, or a passkey's new sign count. ErrSpent where somebody
+// was faster.
+func (db *DB) ReplaceSecret(ctx context.Context, c Credential, secret []byte) error {
+	before := c.Unbound
+	c.Secret = secret
+	db.seal(&c)
 	return spentUnlessOne(db.g(ctx).Model(&Credential{}).
-		Where("id = ? AND secret = ? AND revoked_at IS NULL", id, old).Update("secret", secret))
+		Where("id = ? AND secret = ? AND revoked_at IS NULL", c.ID, before).
+		Updates(map[string]any{"secret": c.Unbound, "bound": c.Bound}))
 }
 
 // UseTOTPStep takes a time step for good: it and every older one are never

@@ -30,6 +30,9 @@ type Config struct {
 	DSN string
 	// Keys seals secrets at rest; see ReadKeyring.
 	Keys Keyring
+	// RefuseUnbound refuses the credentials and client secrets that the previous
+	// release has written, which are not bound to their owners. See BindCredentials.
+	RefuseUnbound bool
 	// MaxConns bounds the PostgreSQL pool; 0 means 10.
 	MaxConns int
 	// PgBouncer says that a PgBouncer in transaction mode stands before PostgreSQL.
@@ -38,13 +41,14 @@ type Config struct {
 
 // DB is the database. It is safe for concurrent use.
 type DB struct {
-	gorm    *gorm.DB
-	sql     *sql.DB
-	dialect string // "sqlite" or "postgres"
-	path    string // of the SQLite file
-	pool    *pool  // of PostgreSQL
-	sealer  sealer
-	wished  chan struct{}
+	gorm          *gorm.DB
+	sql           *sql.DB
+	dialect       string // "sqlite" or "postgres"
+	path          string // of the SQLite file
+	pool          *pool  // of PostgreSQL
+	sealer        sealer
+	refuseUnbound bool
+	wished        chan struct{}
 }
 
 // Open connects to the database of c. It does not migrate and, for PostgreSQL,
@@ -54,7 +58,7 @@ func Open(_ context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{sealer: sealer, wished: make(chan struct{}, 1)}
+	db := &DB{sealer: sealer, refuseUnbound: c.RefuseUnbound, wished: make(chan struct{}, 1)}
 	var dial gorm.Dialector
 	switch {
 	case strings.HasPrefix(c.DSN, "sqlite:"):

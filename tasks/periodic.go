@@ -108,6 +108,20 @@ func (w *Worker) syncUsers(ctx context.Context) error {
 	return err
 }
 
+// bindRows seals to their owners what releases that did not have left in the
+// database; with storage.refuse_unbound there is nothing to do.
+func (w *Worker) bindRows(ctx context.Context) error {
+	total := 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, err := w.DB.BindCredentials(ctx, batch)
+		total += n
+		return n == batch, err
+	})
+	n, clients := w.DB.BindClients(ctx)
+	note(ctx, "bind secrets to their owners", total+n)
+	return errors.Join(err, clients)
+}
+
 // runFor is how long one run of a periodic task goes on: it must end before
 // taskTimeout.
 const runFor = 20 * time.Second

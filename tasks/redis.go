@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -15,7 +17,24 @@ import (
 const queueName = "default"
 
 // Redis says where the queue is.
-type Redis struct{ opt asynq.RedisConnOpt }
+type Redis struct {
+	opt   asynq.RedisConnOpt
+	plain bool
+}
+
+// Plaintext reports whether something on its way to Redis can be read on a
+// network. (The driver knows no TLS to sentinels.)
+func (r Redis) Plaintext() bool { return r.plain }
+
+// inTheClear reports whether o is reached over a network without TLS.
+func inTheClear(o asynq.RedisClientOpt) bool {
+	host, _, err := net.SplitHostPort(o.Addr)
+	if err != nil {
+		host = o.Addr
+	}
+	ip, _ := netip.ParseAddr(host)
+	return o.TLSConfig == nil && o.Network != "unix" && host != "localhost" && !ip.IsLoopback()
+}
 
 // ParseRedis reads redis://, rediss://, redis-socket:// and redis-sentinel://
 // URLs; several redis:// URLs separated by commas are a cluster. Its error does
@@ -23,22 +42,25 @@ type Redis struct{ opt asynq.RedisConnOpt }
 func ParseRedis(url string) (Redis, error) {
 	if strings.Contains(url, ",") && !strings.HasPrefix(url, "redis-sentinel:") {
 		var c asynq.RedisClusterClientOpt
+		plain := false
 		for _, u := range strings.Split(url, ",") {
 			opt, err := asynq.ParseRedisURI(strings.TrimSpace(u))
 			one, ok := opt.(asynq.RedisClientOpt)
 			if err != nil || !ok {
 				return Redis{}, errRedis
 			}
+			plain = plain || inTheClear(one)
 			c.Addrs = append(c.Addrs, one.Addr)
 			c.Username, c.Password, c.TLSConfig = one.Username, one.Password, one.TLSConfig
 		}
-		return Redis{c}, nil
+		return Redis{opt: c, plain: plain}, nil
 	}
 	opt, err := asynq.ParseRedisURI(url)
 	if err != nil {
 		return Redis{}, errRedis
 	}
-	return Redis{opt}, nil
+	one, single := opt.(asynq.RedisClientOpt)
+	return Redis{opt: opt, plain: !single || inTheClear(one)}, nil
 }
 
 var errRedis = errors.New("not a redis://, rediss:// or redis-sentinel:// URL")

@@ -29,6 +29,7 @@ func (w *Worker) schedule() []periodicTask {
 		{queue.SweepOutbox, time.Minute, w.sweepOutbox},
 		{queue.SyncUsers, 5 * time.Minute, w.syncUsers},
 		{queue.HealthCheck, time.Minute, w.healthCheck},
+		{queue.BindRows, 5 * time.Minute, w.bindRows},
 		{queue.RotateKeys, 15 * time.Minute, w.rotateKeys},
 	}
 }

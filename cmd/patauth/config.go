@@ -29,6 +29,10 @@ type Config struct {
 	// Drain is how long a stopping process still answers after /readyz has said
 	// no, so that nobody is sent here who would not be served. Default 5s.
 	Drain time.Duration `yaml:"drain" env:"DRAIN"`
+	// Plaintext names what production mode may reach without TLS, of storage, redis,
+	// kafka and smtp: what travels there is then anybody's on that network. This
+	// machine's own loopback and sockets need no such word.
+	Plaintext []string `yaml:"plaintext" env:"PLAINTEXT"`
 
 	Storage      StorageConfig      `yaml:"storage" envPrefix:"STORAGE_"`
 	Redis        RedisConfig        `yaml:"redis" envPrefix:"REDIS_"`
@@ -53,6 +57,10 @@ type StorageConfig struct {
 	Keyring string `yaml:"keyring" env:"KEYRING"`
 	// MaxConns bounds the connections of one process. Default 10.
 	MaxConns int `yaml:"max_conns" env:"MAX_CONNS"`
+	// RefuseUnbound refuses passwords, second factors and client secrets that were
+	// written by releases which did not seal them to their owners. Until then the
+	// worker seals those it finds. See docs/operations.md before setting it.
+	RefuseUnbound bool `yaml:"refuse_unbound" env:"REFUSE_UNBOUND"`
 }
 
 // RedisConfig says where tasks are queued. Signing in works without it.

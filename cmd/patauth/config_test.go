@@ -26,10 +26,10 @@ func file(t *testing.T, name, text string) string {
 func full(t *testing.T) []string {
 	return []string{
 		"PATAUTH_ISSUER=https://id.example.org",
-		"PATAUTH_STORAGE_DSN=postgres://patauth:hunter2@db/patauth",
+		"PATAUTH_STORAGE_DSN=postgres://patauth:hunter2@db/patauth?sslmode=verify-full",
 		"PATAUTH_STORAGE_KEYRING=" + file(t, "keyring.json", "[]"),
-		"PATAUTH_REDIS_URL=redis://:hunter2@redis:6379/0",
-		"PATAUTH_KAFKA_BROKERS=k1:9092,k2:9092",
+		"PATAUTH_REDIS_URL=rediss://:hunter2@redis:6379/0",
+		"PATAUTH_KAFKA_BROKERS=k1:9092,k2:9092", "PATAUTH_KAFKA_SECURITY_TLS=true",
 		"PATAUTH_SMTP_HOST=mail.example.org",
 		"PATAUTH_SMTP_FROM=Clinic <id@example.org>",
 	}
@@ -108,12 +108,42 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"LISTEN=8080", "listen: must be"},
 		{"LISTEN=:99999", "listen: must be"},
 		{"LISTEN=127.0.0.1:9090", "internal_listen: must differ"},
+		{"ISSUER=https://ID.example.org", "issuer: must be https://HOST"},
+		{"ISSUER=https://bücher.example", "issuer: must be https://HOST"},
+		{"ISSUER=https://xn--bcher-kva.example", ""},
+		{"TRUSTED_PROXIES=0.0.0.0/0", "trusted_proxies: a network of everybody"},
+		{"TRUSTED_PROXIES=::/0", "trusted_proxies: a network of everybody"},
 		{"TRUSTED_PROXIES=10.0.0.0/33", "trusted_proxies"},
 		{"TRUSTED_PROXIES=10.0.0.0/8,::1", ""},
 		{"DRAIN=2m", "drain: must be"},
 		{"STORAGE_DSN=mysql://x", "storage.dsn: must start"},
 		{"STORAGE_DSN=sqlite:x.db", "storage.dsn: SQLite is for development"},
 		{"MODE=development;STORAGE_DSN=sqlite:x.db", ""},
+		{"STORAGE_DSN=postgres://u:p#a/ss@db/patauth", "storage.dsn: is not a PostgreSQL URL"},
+		{"STORAGE_DSN=postgres://u@db/patauth", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=disable", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=prefer", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=require", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@127.0.0.1,db/patauth?sslmode=disable", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=disable;PLAINTEXT=storage", ""},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=disable;PLAINTEXT=redis,kafka,smtp", "storage.dsn: needs sslmode=verify-full"},
+		{"STORAGE_DSN=postgres://u@127.0.0.1/patauth?sslmode=disable", ""},
+		{"STORAGE_DSN=postgres:///patauth?host=/var/run/postgresql", ""},
+		{"STORAGE_DSN=postgres://u@db/patauth?sslmode=disable;MODE=development", ""},
+		{"PLAINTEXT=everything", "plaintext: each must be"},
+		{"REDIS_URL=redis://:x@redis:6379/0", "redis.url: needs rediss://"},
+		{"REDIS_URL=rediss://r1:1,redis://r2:1", "redis.url: needs rediss://"},
+		{"REDIS_URL=redis-sentinel://s1:26379?master=m", "redis.url: needs rediss://"},
+		{"REDIS_URL=redis://:x@redis:6379/0;PLAINTEXT=redis", ""},
+		{"REDIS_URL=redis://127.0.0.1:6379/0", ""},
+		{"KAFKA_SECURITY_TLS=false", "kafka.security: needs tls"},
+		{"KAFKA_SECURITY_TLS=false;PLAINTEXT=kafka", ""},
+		{"KAFKA_SECURITY_TLS=false;KAFKA_BROKERS=localhost:9092", ""},
+		{"SMTP_STARTTLS=none;PLAINTEXT=smtp", ""},
+		{"LOGIN_HASH_MEMORY_KIB=8;LOGIN_HASH_ITERATIONS=1", "login.hash: production mode needs"},
+		{"LOGIN_HASH_MEMORY_KIB=19456", ""},
+		{"LOGIN_HASH_MEMORY_KIB=19456;LOGIN_HASH_ITERATIONS=1", "login.hash: production mode needs"},
+		{"LOGIN_LIMITS_NETWORK_PER_MINUTE=0", "login.limits: production mode needs"},
 		{"STORAGE_KEYRING=no/such/file", "storage.keyring: the file cannot be read"},
 		{"STORAGE_MAX_CONNS=0", "storage.max_conns"},
 		{"REDIS_URL=http://x", "redis.url: must be"},
@@ -121,7 +151,7 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"KAFKA_SECURITY_MECHANISM=GSSAPI", "kafka.security.mechanism"},
 		{"KAFKA_SECURITY_MECHANISM=SCRAM-SHA-512", "needs username and password"},
 		{"KAFKA_SECURITY_USERNAME=x", "need a mechanism"},
-		{"KAFKA_SECURITY_MECHANISM=PLAIN;KAFKA_SECURITY_USERNAME=x;KAFKA_SECURITY_PASSWORD=y", "PLAIN needs tls"},
+		{"KAFKA_SECURITY_MECHANISM=PLAIN;KAFKA_SECURITY_USERNAME=x;KAFKA_SECURITY_PASSWORD=y;KAFKA_SECURITY_TLS=false", "kafka.security: needs tls"},
 		{"KAFKA_SECURITY_MECHANISM=PLAIN;KAFKA_SECURITY_USERNAME=x;KAFKA_SECURITY_PASSWORD=y;KAFKA_SECURITY_TLS=true", ""},
 		{"KAFKA_SECURITY_CERT=no/such/file", "cert and key go together"},
 		{"KAFKA_SECURITY_CA=no/such/file", "kafka.security.ca: the file cannot be read"},
@@ -137,6 +167,7 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"OUTBOUND_NETWORKS=10.0.0.0/8,192.168.0.0/16", ""},
 		{"OUTBOUND_NETWORKS=everywhere", "outbound.networks: each"},
 		{"OUTBOUND_NETWORKS=127.0.0.1/32", "outbound.networks: loopback"},
+		{"OUTBOUND_NETWORKS=169.254.0.0/16", "outbound.networks: link-local"},
 		{"OUTBOUND_NETWORKS=0.0.0.0/0", "outbound.networks: loopback"},
 		{"TEMPLATES_DIR=no/such/dir", "templates.dir"},
 		{"SESSION_IDLE=2h", "session.idle"},
@@ -162,12 +193,33 @@ func TestWhatValidateRefuses(t *testing.T) {
 
 func TestWorkloadsNeedOnlyWhatTheyUse(t *testing.T) {
 	c := defaults()
-	c.Storage.DSN, c.Storage.Keyring = "postgres://db/patauth", file(t, "keyring.json", "[]")
+	c.Storage.DSN, c.Storage.Keyring = "postgres://db/patauth?sslmode=verify-full", file(t, "keyring.json", "[]")
 	require.NoError(t, c.Validate("migrate"))
 	require.ErrorContains(t, c.Validate("app"), "issuer: is required")
 	require.ErrorContains(t, c.Validate("consumer"), "kafka.brokers: is required")
 	require.ErrorContains(t, c.Validate("worker"), "smtp.host: is required")
 	require.ErrorContains(t, c.Validate("cron"), "redis.url: is required")
+}
+
+// One round tells everything: what the environment holds that is no setting, what
+// the file misspells, what the rules refuse, and what the named files hold.
+func TestConfigCheckTellsAllInOneRound(t *testing.T) {
+	environ := append(full(t), "PATAUTH_ISUER=https://x", "PATAUTH_STORAGE_DSN=postgres://u:p#a/ss@db/x",
+		"PATAUTH_CONFIG="+file(t, "patauth.yaml", "lis: {topik: x}\n"), "PATAUTH_KAFKA_SECURITY_CA="+file(t, "ca.pem", "none"))
+	_, err := patauth(t, environ, "config", "check")
+	for _, want := range []string{
+		"PATAUTH_ISUER: there is no such setting", "field topik not found", "storage.dsn: is not a PostgreSQL URL",
+		"storage.keyring: keyring: at least one key is needed", "kafka.security.ca: holds no certificate",
+	} {
+		require.ErrorContains(t, err, want)
+	}
+	require.NotContains(t, err.Error(), "p#a")
+
+	_, err = patauth(t, append(full(t), "PATAUTH_CONFIG=no/such/file"), "config", "check")
+	require.ErrorContains(t, err, "no/such/file")
+	require.NotContains(t, err.Error(), "required", "what is missing may stand in the file")
+	_, err = patauth(t, append(full(t), "PATAUTH_ISSUER=https://a_b"), "config", "check")
+	require.ErrorContains(t, err, "issuer: passkeys")
 }
 
 func TestSecretsAreNeverShown(t *testing.T) {

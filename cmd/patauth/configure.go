@@ -1,11 +1,16 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/pat-authenticate/patauth/provider/login"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/templates"
 )
@@ -15,13 +20,7 @@ func (c *command) configure() *cobra.Command {
 		&cobra.Command{Use: "check", Short: "Say everything that is wrong with the configuration, and with the files it names", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				config, err := c.load("")
-				if err != nil {
-					return err
-				}
-				if _, err := storage.ReadKeyring(config.Storage.Keyring); err != nil {
-					return fmt.Errorf("storage.keyring: %w", err)
-				}
-				if _, err := templates.New(config.Templates.Dir); err != nil {
+				if err := errors.Join(err, config.try()); err != nil {
 					return err
 				}
 				return c.print(cmd, map[string]bool{"valid": true}, func() {
@@ -45,6 +44,36 @@ func (c *command) configure() *cobra.Command {
 				return c.print(cmd, values, func() { cmd.OutOrStdout().Write(b) })
 			}},
 	)
+}
+
+// try uses what can be used without a network: the files that c names, and what is
+// made of its values.
+func (c Config) try() error {
+	var problems []error
+	if c.Storage.Keyring != "" {
+		if _, err := storage.ReadKeyring(c.Storage.Keyring); err != nil {
+			problems = append(problems, fmt.Errorf("storage.keyring: %w", err))
+		}
+	}
+	if _, err := templates.New(c.Templates.Dir); err != nil {
+		problems = append(problems, fmt.Errorf("templates.dir: %w", err))
+	}
+	if isOrigin(c.Issuer) {
+		if err := login.CheckIssuer(c.Issuer); err != nil {
+			problems = append(problems, fmt.Errorf("issuer: %w", err))
+		}
+	}
+	if sec := c.Kafka.Security; sec.Cert != "" && sec.Key != "" {
+		if _, err := tls.LoadX509KeyPair(sec.Cert, sec.Key); err != nil {
+			problems = append(problems, fmt.Errorf("kafka.security: cert and key: %w", err))
+		}
+	}
+	if ca := c.Kafka.Security.CA; ca != "" {
+		if b, err := os.ReadFile(ca); err == nil && !x509.NewCertPool().AppendCertsFromPEM(b) {
+			problems = append(problems, errors.New("kafka.security.ca: holds no certificate"))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // configured is load without the rules: what is wrong can still be looked at.

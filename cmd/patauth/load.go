@@ -15,6 +15,9 @@ import (
 
 const envPrefix = "PATAUTH_"
 
+// errUnread says that the file was not read, so that what is missing may be in it.
+var errUnread = errors.New("cannot be read")
+
 // loadConfig reads the configuration: defaults, then the file at path, then the
 // environment. It returns what it could read together with all problems.
 func loadConfig(path string, environ []string) (Config, error) {
@@ -33,7 +36,7 @@ func overlay(c *Config, path string, environ []string) error {
 	if path != "" {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("config file: %w", err))
+			problems = append(problems, fmt.Errorf("config file: %w: %w", errUnread, err))
 		} else if err := readYAML(b, c); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", path, err))
 		}
@@ -60,7 +63,7 @@ func readYAML(b []byte, c *Config) error {
 		return errors.Join(all...)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnread, err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return errors.New("there must be one document, not several")

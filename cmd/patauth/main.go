@@ -22,8 +22,9 @@ import (
 func main() {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Whoever says so a second time does not want to wait.
+	go func() { <-ctx.Done(); stop() }()
 	cmd, err := newCommand(os.Environ()).ExecuteContextC(ctx)
-	stop()
 	if err == nil {
 		return
 	}

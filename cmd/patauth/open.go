@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -16,11 +17,14 @@ import (
 // load reads the configuration for a workload; with --data it is that of a
 // development installation. All problems come in one error.
 func (c *command) load(workload string) (Config, error) {
-	config, err := c.configured()
-	if err != nil || c.data != "" {
-		return config, err
+	if c.data != "" {
+		return installed(c.data)
 	}
-	if err := config.Validate(workload); err != nil {
+	config, err := loadConfig(c.config, c.environ)
+	if !errors.Is(err, errUnread) {
+		err = errors.Join(err, config.Validate(workload))
+	}
+	if err != nil {
 		return config, fmt.Errorf("configuration:\n%w", err)
 	}
 	return config, nil
@@ -33,7 +37,8 @@ func openDB(ctx context.Context, c Config) (*storage.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("storage.keyring: %w", err)
 	}
-	db, err := storage.Open(ctx, storage.Config{DSN: string(c.Storage.DSN), Keys: keyring, MaxConns: c.Storage.MaxConns})
+	db, err := storage.Open(ctx, storage.Config{DSN: string(c.Storage.DSN), Keys: keyring, MaxConns: c.Storage.MaxConns,
+		RefuseUnbound: c.Storage.RefuseUnbound})
 	if err != nil {
 		return nil, fmt.Errorf("storage.dsn: %w", err)
 	}
@@ -72,6 +77,11 @@ func openSite(c Config, db *storage.DB) (*web.Site, error) {
 
 // withDB runs do for an operator's command on an open database.
 func (c *command) withDB(cmd *cobra.Command, do func(context.Context, *storage.DB) error) error {
+	return c.withConfig(cmd, func(ctx context.Context, _ Config, db *storage.DB) error { return do(ctx, db) })
+}
+
+// withConfig is withDB for what also follows the configuration.
+func (c *command) withConfig(cmd *cobra.Command, do func(context.Context, Config, *storage.DB) error) error {
 	config, err := c.load("migrate")
 	if err != nil {
 		return err
@@ -81,7 +91,7 @@ func (c *command) withDB(cmd *cobra.Command, do func(context.Context, *storage.D
 		return err
 	}
 	defer db.Close()
-	return do(cmd.Context(), db)
+	return do(cmd.Context(), config, db)
 }
 
 // print shows v as JSON with --json, and in words otherwise.

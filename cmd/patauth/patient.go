@@ -81,14 +81,15 @@ func (c *command) patientCreate() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("--password-stdin: %w", err)
 				}
-				if password = strings.TrimRight(string(b), "\r\n"); len(password) < 15 {
-					return errors.New("--password-stdin: the password must have at least 15 characters")
-				}
+				password = strings.TrimRight(string(b), "\r\n")
 			}
-			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
+			return c.withConfig(cmd, func(ctx context.Context, config Config, db *storage.DB) error {
 				phc := ""
-				if password != "" {
-					hasher, err := login.NewHasher(db, login.Defaults().Hash)
+				if secret {
+					if problem := login.PasswordProblem(password, p.GivenName, p.FamilyName, p.Email, config.Issuer); problem != "" {
+						return fmt.Errorf("--password-stdin: the password is refused: %s", problem)
+					}
+					hasher, err := login.NewHasher(db, config.Login.Hash)
 					if err != nil {
 						return err
 					}

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pat-authenticate/patauth/provider/web"
+	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks"
 )
 
@@ -24,9 +26,12 @@ func (c Config) Validate(workload string) error {
 	}
 	prod := c.Mode != development
 	dsn, redis, sec := string(c.Storage.DSN), string(c.Redis.URL), c.Kafka.Security
-	_, queue := tasks.ParseRedis(redis)
+	queue, noQueue := tasks.ParseRedis(redis)
+	open, noDSN := storage.Plaintext(dsn)
 	outside, networks := web.ParseProxies(c.Outbound.Networks)
-	_, proxies := web.ParseProxies(c.TrustedProxies)
+	trusted, proxies := web.ParseProxies(c.TrustedProxies)
+	// clear is for what production mode refuses to reach without TLS.
+	clear := func(part string, plain bool) bool { return prod && plain && !slices.Contains(c.Plaintext, part) }
 	var problems []error
 	for _, row := range []struct {
 		bad     bool
@@ -34,21 +39,26 @@ func (c Config) Validate(workload string) error {
 	}{
 		{c.Mode != production && c.Mode != development, "mode: must be production or development"},
 		{need(c.Issuer == "", "app", "worker"), "issuer: is required"},
-		{c.Issuer != "" && !isOrigin(c.Issuer), "issuer: must be https://HOST without path, query or final slash"},
+		{c.Issuer != "" && !isOrigin(c.Issuer), "issuer: must be https://HOST without path, query or final slash, HOST in lower case and in ASCII (xn--… for other letters)"},
 		{prod && strings.HasPrefix(c.Issuer, "http://"), "issuer: must be https in production mode"},
 		{!isAddress(c.Listen), "listen: must be HOST:PORT or :PORT"},
 		{!isAddress(c.InternalListen), "internal_listen: must be HOST:PORT or :PORT"},
 		{c.Listen == c.InternalListen && !strings.HasSuffix(c.Listen, ":0"), "internal_listen: must differ from listen"},
 		{proxies != nil, "trusted_proxies: each must be a network such as 10.0.0.0/8, or an address"},
+		{prod && slices.ContainsFunc(trusted, everybody), "trusted_proxies: a network of everybody lets anybody say who asks"},
+		{!all(c.Plaintext, isPart), "plaintext: each must be storage, redis, kafka or smtp"},
 		{c.Drain < 0 || c.Drain > time.Minute, "drain: must be between 0s and 1m"},
 		{need(dsn == "", "app", "consumer", "worker", "cron", "migrate"), "storage.dsn: is required"},
 		{dsn != "" && !hasScheme(dsn, "postgres://", "postgresql://", "sqlite:"), "storage.dsn: must start with postgres:// or sqlite:"},
+		{hasScheme(dsn, "postgres://", "postgresql://") && noDSN != nil, "storage.dsn: is not a PostgreSQL URL: a name or password with one of :/?#[]@ is written with %XX"},
 		{prod && strings.HasPrefix(dsn, "sqlite:"), "storage.dsn: SQLite is for development mode"},
+		{clear("storage", open), "storage.dsn: needs sslmode=verify-full in production mode, or storage in plaintext"},
 		{need(c.Storage.Keyring == "", "app", "consumer", "worker", "cron", "migrate"), "storage.keyring: is required"},
 		{unreadable(c.Storage.Keyring), "storage.keyring: the file cannot be read"},
 		{c.Storage.MaxConns < 1 || c.Storage.MaxConns > 1000, "storage.max_conns: must be between 1 and 1000"},
 		{need(redis == "", "app", "worker", "cron"), "redis.url: is required"},
-		{redis != "" && queue != nil, "redis.url: must be a redis://, rediss:// or redis-sentinel:// URL"},
+		{redis != "" && noQueue != nil, "redis.url: must be a redis://, rediss:// or redis-sentinel:// URL"},
+		{clear("redis", noQueue == nil && redis != "" && queue.Plaintext()), "redis.url: needs rediss:// in production mode, or redis in plaintext"},
 		{need(len(c.Kafka.Brokers) == 0, "consumer", "lis"), "kafka.brokers: is required"},
 		{!all(c.Kafka.Brokers, isHostPort), "kafka.brokers: each must be HOST:PORT"},
 		{!slices.Contains([]string{"", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}, sec.Mechanism), "kafka.security.mechanism: must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"},
@@ -58,7 +68,7 @@ func (c Config) Validate(workload string) error {
 		{unreadable(sec.CA), "kafka.security.ca: the file cannot be read"},
 		{unreadable(sec.Cert), "kafka.security.cert: the file cannot be read"},
 		{unreadable(sec.Key), "kafka.security.key: the file cannot be read"},
-		{prod && sec.Mechanism == "PLAIN" && !sec.encrypted(), "kafka.security: PLAIN needs tls in production mode"},
+		{clear("kafka", !sec.encrypted() && !all(c.Kafka.Brokers, isLoopback)), "kafka.security: needs tls in production mode, or kafka in plaintext"},
 		{!isName(c.LIS.Topic), "lis.topic: must be a topic's name"},
 		{!isName(c.LIS.DeadLetterTopic), "lis.dead_letter_topic: must be a topic's name"},
 		{c.LIS.Topic == c.LIS.DeadLetterTopic, "lis.dead_letter_topic: must differ from lis.topic"},
@@ -70,12 +80,15 @@ func (c Config) Validate(workload string) error {
 		{c.SMTP.From != "" && !isMailbox(c.SMTP.From), "smtp.from: must be an address such as Clinic <id@clinic.example>"},
 		{need((c.SMTP.Username == "") != (c.SMTP.Password == ""), "worker"), "smtp: username and password go together"},
 		{!slices.Contains([]string{"mandatory", "none"}, c.SMTP.StartTLS), "smtp.starttls: must be mandatory or none"},
-		{prod && c.SMTP.StartTLS != "mandatory", "smtp.starttls: must be mandatory in production mode"},
+		{clear("smtp", c.SMTP.StartTLS != "mandatory"), "smtp.starttls: must be mandatory in production mode, or smtp in plaintext"},
+		{prod && c.Login.Hash.Weak(), "login.hash: production mode needs at least 47104 memory_kib with 1 of iterations, 19456 with 2, 12288 with 3"},
+		{prod && c.Login.Limits.Unbounded(), "login.limits: production mode needs each of them"},
 		{c.Admin.Token != "" && len(c.Admin.Token) < 32, "admin.token: must have at least 32 characters"},
 		{!slices.Contains([]string{"off", "token", "open"}, c.Registration.Mode), "registration.mode: must be off, token or open"},
 		{need(c.Registration.Mode == "token" && len(c.Registration.Token) < 32, "app"), "registration.token: must have at least 32 characters"},
 		{networks != nil, "outbound.networks: each must be a network such as 10.0.0.0/8, or an address"},
-		{prod && reachesLoopback(outside), "outbound.networks: loopback is for development mode"},
+		{prod && reaches(outside, loopback), "outbound.networks: loopback is for development mode"},
+		{prod && reaches(outside, linkLocal), "outbound.networks: link-local addresses, of a cloud's metadata for one, are for nobody in production mode"},
 		{c.Templates.Dir != "" && !isDir(c.Templates.Dir), "templates.dir: is not a directory"},
 	} {
 		if row.bad {
@@ -85,21 +98,44 @@ func (c Config) Validate(workload string) error {
 	return errors.Join(append(problems, c.Session.Validate(), c.Login.Validate())...)
 }
 
-// reachesLoopback reports whether networks overlap with this machine's own.
-func reachesLoopback(networks []netip.Prefix) bool {
-	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
-		return p.Overlaps(netip.MustParsePrefix("127.0.0.0/8")) || p.Overlaps(netip.MustParsePrefix("::1/128")) ||
-			p.Overlaps(netip.MustParsePrefix("::ffff:127.0.0.0/104"))
-	})
+var (
+	loopback  = prefixes("127.0.0.0/8", "::1/128", "::ffff:127.0.0.0/104")
+	linkLocal = prefixes("169.254.0.0/16", "fe80::/10", "::ffff:169.254.0.0/112")
+)
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, p := range list {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}
+
+// reaches reports whether networks overlap with one of those.
+func reaches(networks, those []netip.Prefix) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return slices.ContainsFunc(those, p.Overlaps) })
+}
+
+// everybody reports whether a network is all of the world.
+func everybody(p netip.Prefix) bool { return p.Bits() == 0 }
+
+func isPart(s string) bool { return slices.Contains([]string{"storage", "redis", "kafka", "smtp"}, s) }
+
+// isLoopback reports whether HOST:PORT is on this machine.
+func isLoopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip, _ := netip.ParseAddr(host)
+	return host == "localhost" || ip.IsLoopback()
 }
 
 func (s KafkaSecurityConfig) encrypted() bool { return s.TLS || s.CA != "" || s.Cert != "" }
 
 // isOrigin reports whether raw is an http or https URL of just scheme and host:
 // the well-known addresses hang at the root (OpenID Connect Discovery, Section 4).
+// The host is as browsers write it in an Origin: it is compared with that, and is
+// the RP ID of passkeys.
 func isOrigin(raw string) bool {
 	u, err := url.Parse(raw)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && raw == u.Scheme+"://"+u.Host
+	return err == nil && !strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII || unicode.IsUpper(r) }) && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && raw == u.Scheme+"://"+u.Host
 }
 
 func isAddress(s string) bool {

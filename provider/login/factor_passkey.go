@@ -105,7 +105,6 @@ func (p *passkeys) enrol(ctx context.Context, who subject, form answer) (storage
 		return added, nil, fmt.Errorf("passkey: %w", err)
 	}
 	now := storage.Now()
-	added = storage.Credential{Name: fmt.Sprintf("Passkey %d", len(who.creds)+1), ExternalID: hex.EncodeToString(key.ID), LastUsedAt: &now}
-	p.db.SealSecret(&added, plain)
+	added = storage.Credential{Name: fmt.Sprintf("Passkey %d", len(who.creds)+1), ExternalID: hex.EncodeToString(key.ID), Secret: plain, LastUsedAt: &now}
 	return added, provenBy(parsed.Response.AttestationObject.AuthData.Flags), nil
 }

@@ -38,11 +38,7 @@ func (t totp) verify(ctx context.Context, who subject, form answer) ([]string, e
 	var hit *storage.Credential
 	var step int64
 	for i, c := range who.creds {
-		seed, err := t.db.UnsealSecret(c)
-		if err != nil {
-			return nil, fmt.Errorf("totp seed: %w", err)
-		}
-		if s, ok := totpMatch(seed, code, now, t.past); ok && hit == nil {
+		if s, ok := totpMatch(c.Secret, code, now, t.past); ok && hit == nil {
 			hit, step = &who.creds[i], s
 		}
 	}
@@ -137,8 +133,7 @@ func (t totp) enrol(ctx context.Context, who subject, form answer) (storage.Cred
 	if _, err := t.db.SpendChallenge(ctx, kindTOTPEnrol, c.ID, who.session.Digest, now); err != nil {
 		return storage.Credential{}, nil, err
 	}
-	added := storage.Credential{Name: fmt.Sprintf("App %d", len(who.creds)+1), LastStep: step, LastUsedAt: &now}
-	t.db.SealSecret(&added, c.Data)
+	added := storage.Credential{Name: fmt.Sprintf("App %d", len(who.creds)+1), Secret: c.Data, LastStep: step, LastUsedAt: &now}
 	return added, []string{session.TOTP}, nil
 }
 

@@ -45,6 +45,13 @@ func (c HashConfig) validate() error {
 	return nil
 }
 
+// Weak reports a cost below the least that OWASP ASVS 5.0, Appendix C, names for
+// argon2id: 46 MiB with one pass, 19 MiB with two, or 12 MiB with three.
+func (c HashConfig) Weak() bool {
+	least := map[int]uint32{1: 46 << 10, 2: 19 << 10, 3: 12 << 10}
+	return c.MemoryKiB < least[min(c.Iterations, 3)]
+}
+
 // slots is how many hashes run at once on so many processors, in a process whose
 // soft memory limit is limit bytes.
 func (c HashConfig) slots(processors int, limit int64) int {

@@ -40,6 +40,22 @@ const (
 // newPasskeys is nil where the issuer's host cannot be a relying party ID: an
 // IP address is no domain (WebAuthn, Section 5.1.2).
 func newPasskeys(db *storage.DB, site *web.Site) (*passkeys, error) {
+	rp, err := relyingParty(site)
+	if err != nil || rp == nil {
+		return nil, err
+	}
+	return &passkeys{db: db, rp: rp}, nil
+}
+
+// CheckIssuer reports why an issuer cannot have passkeys, where that is a mistake.
+func CheckIssuer(issuer string) error {
+	_, err := relyingParty(&web.Site{Issuer: issuer})
+	return err
+}
+
+// relyingParty is the site as authenticators know it; nil for an address, which can
+// have no passkeys.
+func relyingParty(site *web.Site) (*webauthn.WebAuthn, error) {
 	u, err := url.Parse(site.Issuer)
 	if err != nil || u.Hostname() == "" {
 		return nil, fmt.Errorf("passkeys: the issuer %q has no host", site.Issuer)
@@ -57,7 +73,7 @@ func newPasskeys(db *storage.DB, site *web.Site) (*passkeys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("passkeys: %w", err)
 	}
-	return &passkeys{db: db, rp: rp}, nil
+	return rp, nil
 }
 
 // ceremony is a question for passkey.js.
@@ -124,10 +140,8 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 	if err != nil {
 		return nil, fmt.Errorf("passkey: %w", err)
 	}
-	before := row.Secret
-	p.db.SealSecret(&row, plain)
 	err = p.db.Tx(ctx, func(ctx context.Context) error {
-		if err := p.db.ReplaceSecret(ctx, row.ID, before, row.Secret); err != nil {
+		if err := p.db.ReplaceSecret(ctx, row, plain); err != nil {
 			return err
 		}
 		return p.db.CredentialSucceeded(ctx, row.ID, storage.Now())
@@ -167,12 +181,8 @@ type keyholder struct {
 func (p *passkeys) open(patient storage.Patient, rows []storage.Credential) (keyholder, error) {
 	h := keyholder{patient: patient, rows: rows}
 	for _, c := range rows {
-		plain, err := p.db.UnsealSecret(c)
-		if err != nil {
-			return h, fmt.Errorf("passkey: %w", err)
-		}
 		var key webauthn.Credential
-		if err := json.Unmarshal(plain, &key); err != nil {
+		if err := json.Unmarshal(c.Secret, &key); err != nil {
 			return h, fmt.Errorf("passkey: %w", err)
 		}
 		h.keys = append(h.keys, key)

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -27,6 +28,23 @@ const (
 // normalPassword is the form in which a password is set and compared: NFC and
 // nothing else, no trimming and no folding (NIST SP 800-63B-4, Section 3.1.1.2).
 func normalPassword(raw string) string { return norm.NFC.String(raw) }
+
+// PasswordProblem says in English why a new password is refused, or "".
+func PasswordProblem(password string, context ...string) string {
+	switch passwordProblem(password, context...) {
+	case "":
+		return ""
+	case "login.password.short":
+		return fmt.Sprintf("it must have at least %d characters", passwordMin)
+	case "login.password.long":
+		return fmt.Sprintf("it must have at most %d characters", passwordMax)
+	case "login.password.characters":
+		return "it holds what is no character"
+	case "login.password.context":
+		return "it is made of the patient's own data or of our name"
+	}
+	return "it is one of those that are tried first"
+}
 
 // passwordProblem says, as a text key, why a password is refused, or "". There
 // are no composition rules. context are words about this person and this place;

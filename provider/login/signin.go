@@ -211,7 +211,7 @@ func (l *Login) rehash(ctx context.Context, who candidate) {
 	if who.anew == "" {
 		return
 	}
-	err := l.db.ReplaceSecret(ctx, who.credential.ID, who.credential.Secret, []byte(who.anew))
+	err := l.db.ReplaceSecret(ctx, who.credential, []byte(who.anew))
 	if err != nil && !errors.Is(err, storage.ErrSpent) {
 		web.Note(ctx, "rehash_error", err.Error())
 	}

@@ -35,6 +35,11 @@ func (l Limits) validate() error {
 	return nil
 }
 
+// Unbounded reports whether something has no limit.
+func (l Limits) Unbounded() bool {
+	return l.NetworkPerMinute == 0 || l.NetworkFailuresPerMinute == 0 || l.TotalPerSecond == 0
+}
+
 // gate keeps the Limits. The loopback network is nobody's: behind a proxy that
 // is not trusted to say who asks it is everybody, so only the total counts there.
 type gate struct {

@@ -90,5 +90,6 @@ const (
 	SweepOutbox    = "sweep_outbox"
 	SyncUsers      = "sync_users"
 	HealthCheck    = "health_check"
+	BindRows       = "bind_rows"
 	RotateKeys     = "rotate_keys"
 )
