@@ -35,7 +35,7 @@ func mute(t *testing.T) string {
 // what does not is served as ever.
 func TestTheDatabaseIsAway(t *testing.T) {
 	ctx := context.Background()
-	signing, err := keys.Open(ctx, storagetest.SQLite(t))
+	signing, err := keys.Open(ctx, storagetest.SQLite(t), keys.Config{})
 	require.NoError(t, err)
 	pages, err := templates.New("")
 	require.NoError(t, err)

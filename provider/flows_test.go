@@ -386,7 +386,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{db: storagetest.SQLite(t), told: make(chan string, 10)}
 	pages, err := templates.New("")
 	require.NoError(t, err)
-	h.keys, err = keys.Open(ctx, h.db)
+	h.keys, err = keys.Open(ctx, h.db, keys.Config{})
 	require.NoError(t, err)
 	var handler http.Handler
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))

@@ -23,6 +23,8 @@ type Config struct {
 	Site    *web.Site
 	Session session.Config
 	Login   login.Config
+	// PKCE says of which clients PKCE is demanded.
+	PKCE oauth.PKCE
 	// Registration says who may register clients, and Outbound which of their
 	// servers are reached.
 	Registration oauth.Registration
@@ -41,7 +43,7 @@ func New(c Config) (http.Handler, error) {
 	r := rooms{
 		site: c.Site, sessions: sessions, login: signin,
 		oauth: oauth.New(oauth.Config{
-			DB: c.DB, Keys: c.Keys, Site: c.Site, Registration: c.Registration, Outbound: c.Outbound,
+			DB: c.DB, Keys: c.Keys, Site: c.Site, PKCE: c.PKCE, Registration: c.Registration, Outbound: c.Outbound,
 		}),
 		account: account.New(sessions),
 	}

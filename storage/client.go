@@ -32,6 +32,11 @@ func (s *Strings) Scan(src any) error {
 	return json.Unmarshal([]byte(t), (*[]string)(s))
 }
 
+// DefaultIDTokenAlg signs the ID tokens of a client that asks for no algorithm.
+// OpenID Connect Registration 1.0, Section 2, id_token_signed_response_alg: "The
+// default, if omitted, is RS256."
+const DefaultIDTokenAlg = "RS256"
+
 // Client is a relying party or a resource server (RFC 6749, Section 2).
 type Client struct {
 	ID   string
@@ -108,9 +113,9 @@ type ClientMetadata struct {
 	AccessTokenSignedResponseAlg string `json:"access_token_signed_response_alg,omitempty"`
 	// RequireACR is the weakest authentication the client accepts.
 	RequireACR string `json:"require_acr,omitempty"`
-	// PKCEExempt lets a confidential client go without PKCE, for conformance tests.
-	PKCEExempt bool      `json:"pkce_exempt,omitempty"`
-	Lifetimes  Lifetimes `json:"lifetimes,omitzero"`
+	// RequirePKCE holds a confidential client to PKCE whatever the policy demands.
+	RequirePKCE bool      `json:"require_pkce,omitempty"`
+	Lifetimes   Lifetimes `json:"lifetimes,omitzero"`
 }
 
 // Lifetimes are in seconds; 0 is the default.
@@ -267,7 +272,7 @@ func (db *DB) CreateClient(ctx context.Context, c *Client) error {
 // complete fills in what follows from the rest.
 func (c *Client) complete() {
 	if c.IDTokenAlg == "" {
-		c.IDTokenAlg = "ES256"
+		c.IDTokenAlg = DefaultIDTokenAlg
 	}
 	if len(c.Origins) == 0 && c.Public() {
 		c.Origins = origins(c.RedirectURIs)

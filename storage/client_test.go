@@ -33,7 +33,7 @@ func TestOriginsFollowFromRedirectURIs(t *testing.T) {
 			found, err := db.Client(ctx, c.ID)
 			require.NoError(t, err)
 			require.ElementsMatch(t, row.want, found.Origins, name)
-			require.Equal(t, "ES256", found.IDTokenAlg, "filled in")
+			require.Equal(t, "RS256", found.IDTokenAlg, "filled in")
 		}
 		for origin, want := range map[string]bool{
 			"https://app.example": true, "http://127.0.0.1:8000": true, "https://other.example": true, "https://page.example": true,

@@ -9,5 +9,5 @@ import (
 
 // rotateKeys does what the schedule of the signing keys asks for.
 func (w *Worker) rotateKeys(ctx context.Context) error {
-	return keys.Rotate(ctx, w.DB, storage.Now())
+	return keys.Rotate(ctx, w.DB, w.Keys, storage.Now())
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks/queue"
 	"github.com/pat-authenticate/patauth/templates"
@@ -47,6 +48,8 @@ type Config struct {
 	// Logout tells a client that a session has ended. It may be called again for
 	// the same two, and answers queue.ErrRefused where that would be in vain.
 	Logout func(ctx context.Context, clientID, sessionID string) error
+	// Keys says how the next signing keys are made.
+	Keys keys.Config
 	// Checks are asked every minute, by name, and shown in the metrics.
 	Checks map[string]func(context.Context) error
 	// Concurrency is how many tasks run at once; 0 means 10.

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -42,10 +40,7 @@ func (c *command) workload(name, short string, do func(context.Context, Config, 
 // app answers patients and relying parties.
 func (c *command) app() *cobra.Command {
 	return c.workload("app", "Answer patients and relying parties", func(ctx context.Context, config Config, db *storage.DB) error {
-		if err := allProve(ctx, config, db); err != nil {
-			return err
-		}
-		signing, err := keys.Open(ctx, db)
+		signing, err := keys.Open(ctx, db, config.Keys)
 		if err != nil {
 			return err
 		}
@@ -80,30 +75,11 @@ func (c *command) app() *cobra.Command {
 	})
 }
 
-// allProve refuses, in production mode, to serve clients that are spared PKCE
-// (RFC 9700, Section 2.1.1).
-func allProve(ctx context.Context, config Config, db *storage.DB) error {
-	if config.Mode != production {
-		return nil
-	}
-	all, err := db.ListClients(ctx)
-	if err != nil {
-		return err
-	}
-	var spared []error
-	for _, n := range all {
-		if n.Metadata.PKCEExempt && n.DisabledAt == nil {
-			spared = append(spared, fmt.Errorf("client %s goes without PKCE, which production mode refuses: run patauth client update %s --pkce-exempt=false", n.ID, n.ID))
-		}
-	}
-	return errors.Join(spared...)
-}
-
 // provider is what the public listener is put together from.
 func (c Config) provider(db *storage.DB, signing *keys.Keys, site *web.Site) provider.Config {
 	p := provider.Config{
 		DB: db, Keys: signing, Site: site, Session: c.Session, Login: c.Login, Outbound: c.outbound(),
-		Registration: oauth.Registration{Open: c.Registration.Mode == "open"},
+		PKCE: c.OAuth.PKCE, Registration: oauth.Registration{Open: c.Registration.Mode == "open"},
 	}
 	if c.Registration.Mode == "token" {
 		p.Registration.Token = string(c.Registration.Token)

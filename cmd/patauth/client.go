@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/oauth"
 	"github.com/pat-authenticate/patauth/storage"
 )
@@ -74,11 +73,7 @@ func (c *command) printClient(cmd *cobra.Command, n storage.Client, secret strin
 // checkClient says everything that is wrong with n, by the names of its
 // metadata, and settles its sector.
 func checkClient(ctx context.Context, config Config, n *storage.Client) error {
-	err := oauth.CheckClient(ctx, config.outbound(), n)
-	if n.Metadata.PKCEExempt && config.Mode == production {
-		err = errors.Join(err, errors.New("pkce_exempt: is for development mode"))
-	}
-	return err
+	return oauth.CheckClient(ctx, config.outbound(), n)
 }
 
 // audited does something to a client, and writes down that the operator did.
@@ -100,8 +95,8 @@ func (c *command) clientCreate() *cobra.Command {
 			return err
 		}
 		n := storage.Client{
-			AuthMethods: storage.Words{"client_secret_basic"}, GrantTypes: storage.Words{"authorization_code", "refresh_token"},
-			Scopes: storage.Words{"openid", "profile", "email"}, IDTokenAlg: keys.Algorithms[0],
+			AuthMethods: oauth.SecretMethods, GrantTypes: storage.Words{"authorization_code", "refresh_token"},
+			Scopes: storage.Words{"openid", "profile", "email"}, IDTokenAlg: storage.DefaultIDTokenAlg,
 		}
 		if err := flags.apply(&n); err != nil {
 			return err

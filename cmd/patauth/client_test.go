@@ -45,7 +45,6 @@ func TestWhatTheOperatorMayNotRegister(t *testing.T) {
 		{[]string{"--origin", "https://a.example/"}, "origins: each must be https://HOST"},
 		{[]string{"--origin", "http://a.example"}, "origins: each must be https://HOST"},
 		{[]string{"--public", "--can-introspect"}, "can_introspect: needs a client that authenticates"},
-		{[]string{"--public", "--pkce-exempt"}, "pkce_exempt: needs a client that authenticates"},
 		{[]string{"--require-acr", "strong"}, "require_acr: must be one of"},
 		{[]string{"--access-token-life", "30s"}, "access_token_life: must be between 1m0s and 24h0m0s"},
 		{[]string{"--access-token-life", "25h"}, "access_token_life: must be between"},
@@ -83,7 +82,7 @@ func TestEverythingAboutAClient(t *testing.T) {
 		"--introspection-alg", "ES256", "--id-token-alg", "RS256", "--require-acr", "phr", "--default-acr", "urn:patauth:acr:two-factor", "--default-max-age", "1h",
 		"--origin", "https://page.example", "--backchannel-logout-uri", "https://a.example/back", "--backchannel-logout-session-required",
 		"--frontchannel-logout-uri", "https://b.example/front", "--frontchannel-logout-session-required", "--access-token-life", "5m",
-		"--id-token-life", "2m", "--refresh-idle", "24h", "--grant-life", "240h", "--pkce-exempt", "--logo-uri", "https://a.example/logo",
+		"--id-token-life", "2m", "--refresh-idle", "24h", "--grant-life", "240h", "--require-pkce", "--logo-uri", "https://a.example/logo",
 		"--policy-uri", "https://a.example/policy", "--tos-uri", "https://a.example/tos", "--client-uri", "https://a.example/", "--contact", "ops@a.example",
 		"--initiate-login-uri", "https://a.example/login", "--audience", "https://api.example", "--audience", "urn:api:read", "--first-party")
 	require.Empty(t, made.Secret, "the client has a key")
@@ -96,7 +95,7 @@ func TestEverythingAboutAClient(t *testing.T) {
 		DefaultACRValues: storage.Strings{"urn:patauth:acr:two-factor"}, InitiateLoginURI: "https://a.example/login", ClientURI: "https://a.example/",
 		LogoURI: "https://a.example/logo", PolicyURI: "https://a.example/policy", TOSURI: "https://a.example/tos", Contacts: storage.Strings{"ops@a.example"},
 		BackchannelLogoutURI: "https://a.example/back", BackchannelLogoutSessionRequired: true, FrontchannelLogoutURI: "https://b.example/front",
-		FrontchannelLogoutSessionRequired: true, AccessTokenSignedResponseAlg: "RS256", RequireACR: "phr", PKCEExempt: true,
+		FrontchannelLogoutSessionRequired: true, AccessTokenSignedResponseAlg: "RS256", RequireACR: "phr", RequirePKCE: true,
 		Lifetimes: storage.Lifetimes{AccessToken: 300, IDToken: 120, RefreshIdle: 86400, Grant: 864000},
 	}, made.Metadata)
 	require.Equal(t, []string{"https://page.example"}, made.Origins)
@@ -109,9 +108,9 @@ func TestEverythingAboutAClient(t *testing.T) {
 	}
 
 	// Only what is given changes.
-	changed := must[clientView](t, env, "client", "update", made.ID, "--name", "Renamed", "--pkce-exempt=false", "--policy-uri", "", "--default-max-age", "-1s", "--origin", "")
+	changed := must[clientView](t, env, "client", "update", made.ID, "--name", "Renamed", "--require-pkce=false", "--policy-uri", "", "--default-max-age", "-1s", "--origin", "")
 	want := made
-	want.Name, want.Metadata.PKCEExempt, want.Metadata.PolicyURI, want.Metadata.DefaultMaxAge, want.Origins = "Renamed", false, "", nil, []string{}
+	want.Name, want.Metadata.RequirePKCE, want.Metadata.PolicyURI, want.Metadata.DefaultMaxAge, want.Origins = "Renamed", false, "", nil, []string{}
 	require.Equal(t, want, changed)
 	// Another method needs a secret; what it needs no more goes by itself.
 	changed = must[clientView](t, env, "client", "update", made.ID, "--auth-method", "client_secret_basic,client_secret_post", "--jwks", "")
@@ -171,27 +170,4 @@ func TestSecretsAreRotatedAndClientsDeleted(t *testing.T) {
 		_, err := patauth(t, env, append([]string{"client"}, args...)...)
 		require.ErrorIs(t, err, storage.ErrNotFound, args)
 	}
-}
-
-// RFC 9700, Section 2.1.1: only conformance tests go without PKCE.
-func TestProductionServesNobodyWithoutPKCE(t *testing.T) {
-	env := sqliteEnv(t)
-	must[any](t, env, "migrate")
-	made := must[clientView](t, env, "client", "create", "--name", "Suite", "--redirect-uri", "https://a.example/cb", "--pkce-exempt")
-	config, err := loadConfig("", env)
-	require.NoError(t, err)
-	db, err := openDB(t.Context(), config)
-	require.NoError(t, err)
-	defer db.Close()
-	require.NoError(t, allProve(t.Context(), config, db), "development mode")
-	config.Mode = production
-	require.ErrorContains(t, allProve(t.Context(), config, db), "run patauth client update "+made.ID+" --pkce-exempt=false")
-	n, err := db.Client(t.Context(), made.ID)
-	require.NoError(t, err)
-	require.ErrorContains(t, checkClient(t.Context(), config, &n), "pkce_exempt: is for development mode")
-	must[clientView](t, env, "client", "update", made.ID, "--pkce-exempt=false")
-	require.NoError(t, allProve(t.Context(), config, db))
-	must[clientView](t, env, "client", "update", made.ID, "--pkce-exempt")
-	must[any](t, env, "client", "delete", made.ID)
-	require.NoError(t, allProve(t.Context(), config, db), "a client that is gone")
 }

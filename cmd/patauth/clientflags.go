@@ -98,14 +98,14 @@ func newClientFlags(cmd *cobra.Command) *clientFlags {
 	f.truth("can-introspect", "the client is a resource server that may ask about tokens", func(c *storage.Client) *bool { return &c.CanIntrospect })
 	f.truth("first-party", "patients are not asked for consent", func(c *storage.Client) *bool { return &c.FirstParty })
 
-	f.words("auth-method", "none, client_secret_basic, client_secret_post, private_key_jwt (a new client's: client_secret_basic)", func(c *storage.Client, v []string) { c.AuthMethods = v })
+	f.words("auth-method", "none, client_secret_basic, client_secret_post, private_key_jwt (a new client's: client_secret_basic,client_secret_post)", func(c *storage.Client, v []string) { c.AuthMethods = v })
 	f.public()
 	f.jwks()
 	f.field("jwks-uri", "where the client's keys are", func(c *storage.Client) *string { return &c.Metadata.JWKSURI })
 	f.field("token-auth-alg", "the one algorithm of private_key_jwt (default: any)", func(c *storage.Client) *string { return &c.Metadata.TokenEndpointAuthSigningAlg })
-	f.truth("pkce-exempt", "goes without PKCE, for conformance tests; not in production mode", func(c *storage.Client) *bool { return &c.Metadata.PKCEExempt })
+	f.truth("require-pkce", "owes PKCE whatever oauth.pkce demands; public clients owe it anyway", func(c *storage.Client) *bool { return &c.Metadata.RequirePKCE })
 
-	f.field("id-token-alg", "how ID tokens are signed (a new client's: "+keys.Algorithms[0]+")", func(c *storage.Client) *string { return &c.IDTokenAlg })
+	f.field("id-token-alg", "how ID tokens are signed (a new client's: "+storage.DefaultIDTokenAlg+"; "+keys.Algorithms[0]+" costs least)", func(c *storage.Client) *string { return &c.IDTokenAlg })
 	f.field("userinfo-alg", "how userinfo is signed (default: plain JSON)", func(c *storage.Client) *string { return &c.Metadata.UserinfoSignedResponseAlg })
 	f.field("introspection-alg", "how introspection is signed where that is asked for (default: RS256)", func(c *storage.Client) *string { return &c.Metadata.IntrospectionSignedResponseAlg })
 	f.field("access-token-alg", "makes access tokens JWTs (default: opaque)", func(c *storage.Client) *string { return &c.Metadata.AccessTokenSignedResponseAlg })

@@ -4,7 +4,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/login"
+	"github.com/pat-authenticate/patauth/provider/oauth"
 	"github.com/pat-authenticate/patauth/provider/session"
 )
 
@@ -41,6 +43,8 @@ type Config struct {
 	SMTP         SMTPConfig         `yaml:"smtp" envPrefix:"SMTP_"`
 	Session      session.Config     `yaml:"session" envPrefix:"SESSION_"`
 	Login        login.Config       `yaml:"login" envPrefix:"LOGIN_"`
+	Keys         keys.Config        `yaml:"keys" envPrefix:"KEYS_"`
+	OAuth        OAuthConfig        `yaml:"oauth" envPrefix:"OAUTH_"`
 	Registration RegistrationConfig `yaml:"registration" envPrefix:"REGISTRATION_"`
 	Outbound     OutboundConfig     `yaml:"outbound" envPrefix:"OUTBOUND_"`
 	Admin        AdminConfig        `yaml:"admin" envPrefix:"ADMIN_"`
@@ -127,6 +131,14 @@ type AdminConfig struct {
 	Token Secret `yaml:"token" env:"TOKEN"`
 }
 
+// OAuthConfig is what the protocol demands.
+type OAuthConfig struct {
+	// PKCE is demanded of public clients, and is enforced whenever a challenge is
+	// sent. Of confidential ones it is demanded always; or, which is the default, a
+	// request without it must carry a nonce; or, by public, neither is.
+	PKCE oauth.PKCE `yaml:"pkce" env:"PKCE"`
+}
+
 // RegistrationConfig says who may register clients by themselves (RFC 7591).
 type RegistrationConfig struct {
 	// Mode is off (the default), token for who presents the initial access
@@ -168,6 +180,7 @@ func defaults() Config {
 		Storage: StorageConfig{MaxConns: 10},
 		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
 		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
-		Session: session.Defaults(), Login: login.Defaults(), Registration: RegistrationConfig{Mode: "off"},
+		Session: session.Defaults(), Login: login.Defaults(), Keys: keys.Defaults(),
+		OAuth: OAuthConfig{PKCE: oauth.PKCENonce}, Registration: RegistrationConfig{Mode: "off"},
 	}
 }

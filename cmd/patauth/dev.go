@@ -153,7 +153,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
-	signing, err := keys.Open(ctx, db)
+	signing, err := keys.Open(ctx, db, config.Keys)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer closed()
 	work := tasks.NewWorker(tasks.Config{
-		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db),
+		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db), Keys: config.Keys,
 		Logout: logouts(config, db, signing),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})

@@ -65,9 +65,13 @@ func (c *command) keyRotate() *cobra.Command {
 			if len(algs) == 0 {
 				algs = keys.Algorithms
 			}
+			config, err := c.load("migrate")
+			if err != nil {
+				return err
+			}
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
 				for _, alg := range algs {
-					if err := rotate(ctx, db, alg, storage.Now()); err != nil {
+					if err := rotate(ctx, db, config.Keys, alg, storage.Now()); err != nil {
 						return keysChanged(err)
 					}
 				}
@@ -93,8 +97,12 @@ func (c *command) keyRetire() *cobra.Command {
 			if compromised {
 				end = keys.Compromise
 			}
+			config, err := c.load("migrate")
+			if err != nil {
+				return err
+			}
 			return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
-				err := end(ctx, db, args[0], storage.Now())
+				err := end(ctx, db, config.Keys, args[0], storage.Now())
 				if errors.Is(err, keys.ErrNoSuccessor) {
 					return fmt.Errorf("%w; patauth key rotate makes one, and with --now does not wait", err)
 				}

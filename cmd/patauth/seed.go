@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pat-authenticate/patauth/lis"
+	"github.com/pat-authenticate/patauth/provider/oauth"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -28,7 +29,7 @@ func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL strin
 	}
 	if i.ConfidentialClient.ID == "" {
 		made, err := seedClient(ctx, db, storage.Client{
-			Name: "Test service", AuthMethods: storage.Words{"client_secret_basic", "client_secret_post"},
+			Name: "Test service", AuthMethods: oauth.SecretMethods,
 			RedirectURIs:           storage.Strings{testCallback},
 			PostLogoutRedirectURIs: storage.Strings{testCallback, "http://127.0.0.1:9999/"},
 			GrantTypes:             storage.Words{"authorization_code", "refresh_token", "client_credentials"}, Scopes: everything,
@@ -42,7 +43,7 @@ func (i *installation) seed(ctx context.Context, db *storage.DB, portalURL strin
 	// The portal's redirect URIs hold its port, which may be another next time.
 	if i.Portal.ID == "" || i.PortalURL != portalURL {
 		made, err := seedClient(ctx, db, storage.Client{
-			Name: "Riverside Clinic portal", AuthMethods: storage.Words{"client_secret_basic"},
+			Name: "Riverside Clinic portal", AuthMethods: oauth.SecretMethods,
 			RedirectURIs:           storage.Strings{portalURL + "/callback"},
 			PostLogoutRedirectURIs: storage.Strings{portalURL + "/"},
 			GrantTypes:             storage.Words{"authorization_code", "refresh_token"}, Scopes: everything,

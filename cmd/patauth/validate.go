@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/pat-authenticate/patauth/provider/oauth"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/tasks"
@@ -84,6 +85,7 @@ func (c Config) Validate(workload string) error {
 		{prod && c.Login.Hash.Weak(), "login.hash: production mode needs at least 47104 memory_kib with 1 of iterations, 19456 with 2, 12288 with 3"},
 		{prod && c.Login.Limits.Unbounded(), "login.limits: production mode needs each of them"},
 		{c.Admin.Token != "" && len(c.Admin.Token) < 32, "admin.token: must have at least 32 characters"},
+		{!slices.Contains(oauth.PKCEs, c.OAuth.PKCE), "oauth.pkce: must be always, nonce or public"},
 		{!slices.Contains([]string{"off", "token", "open"}, c.Registration.Mode), "registration.mode: must be off, token or open"},
 		{need(c.Registration.Mode == "token" && len(c.Registration.Token) < 32, "app"), "registration.token: must have at least 32 characters"},
 		{networks != nil, "outbound.networks: each must be a network such as 10.0.0.0/8, or an address"},
@@ -95,7 +97,7 @@ func (c Config) Validate(workload string) error {
 			problems = append(problems, errors.New(row.message))
 		}
 	}
-	return errors.Join(append(problems, c.Session.Validate(), c.Login.Validate())...)
+	return errors.Join(append(problems, c.Session.Validate(), c.Login.Validate(), c.Keys.Validate())...)
 }
 
 var (

@@ -37,13 +37,13 @@ func (c *command) worker() *cobra.Command {
 			return err
 		}
 		defer closed()
-		signing, err := keys.Open(ctx, db)
+		signing, err := keys.Open(ctx, db, config.Keys)
 		if err != nil {
 			return err
 		}
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: deadLetter, Logout: logouts(config, db, signing), Checks: checks(db),
+			DeadLetter: deadLetter, Logout: logouts(config, db, signing), Checks: checks(db), Keys: config.Keys,
 		})
 		health := &provider.Health{DB: db, Fresh: signing.Fresh}
 		internal, err := internalJob(config, health)

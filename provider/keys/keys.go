@@ -11,6 +11,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -35,16 +36,35 @@ import (
 )
 
 // Algorithms lists what the provider signs with (RFC 7518, Section 3.1; EdDSA is
-// RFC 8037, Section 3.1, with Ed25519). ES256 is the default; RS256 is what every
-// relying party can verify (OpenID Connect Core, Section 15.1). Each has keys of
-// its own, also the two that RSA keys would do for.
+// RFC 8037, Section 3.1, with Ed25519). ES256 costs least; RS256 is what every
+// relying party can verify (OpenID Connect Core, Section 15.1) and what a client
+// gets that asks for none. Each has keys of its own, also the two that RSA keys
+// would do for.
 var Algorithms = []string{"ES256", "RS256", "PS256", "EdDSA"}
 
 const (
 	refreshEvery = 30 * time.Second
 	staleAfter   = 5 * time.Minute
-	rsaBits      = 3072
 )
+
+// Config says how keys are made; those that exist stay as they are. The zero
+// value stands for Defaults.
+type Config struct {
+	// RSABits is the size of new RSA keys, for RS256 and PS256: 3072, which is the
+	// default, or 2048, whose signatures cost a third.
+	RSABits int `yaml:"rsa_bits" env:"RSA_BITS"`
+}
+
+// Defaults are for what nobody configured.
+func Defaults() Config { return Config{RSABits: 3072} }
+
+// Validate refuses other sizes: below 2048 bits RFC 7518, Section 3.3, forbids.
+func (c Config) Validate() error {
+	if c.RSABits != 2048 && c.RSABits != 3072 {
+		return errors.New("keys.rsa_bits: must be 2048 or 3072")
+	}
+	return nil
+}
 
 // ErrNoKey says that no active key for the algorithm is at hand, or that the
 // keys were last read too long ago to sign with.
@@ -53,6 +73,7 @@ var ErrNoKey = errors.New("no signing key")
 // Keys is the key set of one replica. It is safe for concurrent use.
 type Keys struct {
 	db      *storage.DB
+	config  Config
 	set     atomic.Pointer[set]
 	skipped sync.Map // ids of rows that were logged as unknown
 }
@@ -66,8 +87,8 @@ type set struct {
 }
 
 // Open reads the keys, making those that are missing.
-func Open(ctx context.Context, db *storage.DB) (*Keys, error) {
-	k := &Keys{db: db}
+func Open(ctx context.Context, db *storage.DB, c Config) (*Keys, error) {
+	k := &Keys{db: db, config: c}
 	if err := k.Refresh(ctx); err != nil {
 		return nil, fmt.Errorf("open signing keys: %w", err)
 	}
@@ -87,7 +108,7 @@ func (k *Keys) Refresh(ctx context.Context) error {
 		if l := lineOf(rows, alg); l.active == nil {
 			made = true
 			// Another replica may be first; its key serves.
-			making.Go(func() error { return unlessLost(turn{k.db, "system", storage.Now()}.advance(ctx, l)) })
+			making.Go(func() error { return unlessLost(turn{k.db, k.config, "system", storage.Now()}.advance(ctx, l)) })
 		}
 	}
 	if err := making.Wait(); err != nil {
@@ -129,12 +150,12 @@ func (k *Keys) Fresh() bool { return time.Since(k.set.Load().read) < staleAfter 
 // JWKS is the JWK Set (RFC 7517, Section 5) with the public keys, as JSON.
 func (k *Keys) JWKS() []byte { return k.set.Load().jwks }
 
-func generate(alg string) (crypto.Signer, error) {
+func (c Config) generate(alg string) (crypto.Signer, error) {
 	switch alg {
 	case "ES256":
 		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "RS256", "PS256":
-		return rsa.GenerateKey(rand.Reader, rsaBits)
+		return rsa.GenerateKey(rand.Reader, cmp.Or(c.RSABits, Defaults().RSABits))
 	case "EdDSA":
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -28,7 +29,7 @@ func TestManyReplicasMakeOneKeyPerAlgorithm(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if _, err := keys.Open(context.Background(), db); err != nil {
+				if _, err := keys.Open(context.Background(), db, keys.Config{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -44,7 +45,7 @@ func TestManyReplicasMakeOneKeyPerAlgorithm(t *testing.T) {
 }
 
 func TestTheSetShowsPublicPartsOnly(t *testing.T) {
-	k, err := keys.Open(context.Background(), storagetest.SQLite(t))
+	k, err := keys.Open(context.Background(), storagetest.SQLite(t), keys.Config{})
 	require.NoError(t, err)
 	var set struct{ Keys []map[string]any }
 	require.NoError(t, json.Unmarshal(k.JWKS(), &set))
@@ -68,13 +69,68 @@ func TestTheSetShowsPublicPartsOnly(t *testing.T) {
 	require.Equal(t, []string{"ES256", "RS256", "PS256", "EdDSA"}, keys.Algorithms)
 }
 
+// The size of RSA keys is that of the next ones: nobody's key changes under it.
+func TestNewRSAKeysFollowTheSetting(t *testing.T) {
+	ctx, db := context.Background(), storagetest.SQLite(t)
+	sizes := func(state string) (bits []int) {
+		rows, err := db.SigningKeys(ctx)
+		require.NoError(t, err)
+		for _, r := range rows {
+			var key jose.JSONWebKey
+			require.NoError(t, json.Unmarshal([]byte(r.Public), &key))
+			if public, ok := key.Key.(*rsa.PublicKey); ok && r.State == state {
+				bits = append(bits, public.N.BitLen())
+			}
+		}
+		return bits
+	}
+	small := keys.Config{RSABits: 2048}
+	k, err := keys.Open(ctx, db, small)
+	require.NoError(t, err)
+	require.Equal(t, []int{2048, 2048}, sizes("active"))
+	old := sign(t, k, "RS256")
+	k, err = keys.Open(ctx, db, keys.Defaults())
+	require.NoError(t, err)
+	require.Equal(t, []int{2048, 2048}, sizes("active"), "they stay")
+	require.NoError(t, keys.Prepare(ctx, db, keys.Defaults(), "RS256", storage.Now()))
+	require.Equal(t, []int{3072}, sizes("pending"))
+	require.NoError(t, keys.Replace(ctx, db, keys.Defaults(), "PS256", storage.Now()))
+	require.NoError(t, keys.Compromise(ctx, db, small, kids(t, db, "PS256", "active")[0], storage.Now()))
+	require.Equal(t, []int{2048, 2048}, sizes("active"), "RS256, and PS256 made small again")
+	require.NoError(t, k.Refresh(ctx))
+	require.NoError(t, k.Verify(old, "JWT", &map[string]string{}))
+	for _, bad := range []int{0, 1024, 2047, 4096, -1} {
+		require.ErrorContains(t, keys.Config{RSABits: bad}.Validate(), "keys.rsa_bits: must be 2048 or 3072")
+	}
+	require.NoError(t, small.Validate())
+	require.NoError(t, keys.Defaults().Validate())
+}
+
+func BenchmarkSign(b *testing.B) {
+	for _, bits := range []int{2048, 3072} {
+		k, err := keys.Open(context.Background(), storagetest.SQLite(b), keys.Config{RSABits: bits})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, alg := range keys.Algorithms {
+			b.Run(fmt.Sprintf("%s/%d", alg, bits), func(b *testing.B) {
+				for b.Loop() {
+					if _, err := k.Sign(alg, "JWT", map[string]string{"sub": "p"}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // An upgrade brings algorithms: what the previous release made goes on signing.
 func TestAnAlgorithmWithoutKeyGetsOneAtOnce(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	k, err := keys.Open(ctx, db)
+	k, err := keys.Open(ctx, db, keys.Config{})
 	require.NoError(t, err)
 	token := sign(t, k, "ES256")
-	require.NoError(t, keys.Compromise(ctx, db, kids(t, db, "EdDSA", "active")[0], storage.Now()))
+	require.NoError(t, keys.Compromise(ctx, db, keys.Config{}, kids(t, db, "EdDSA", "active")[0], storage.Now()))
 	require.NoError(t, db.EndSigningKey(ctx, kids(t, db, "EdDSA", "active")[0], "active", "retired", storage.Now()))
 	require.NoError(t, k.Refresh(ctx))
 	require.NoError(t, k.Verify(sign(t, k, "EdDSA"), "JWT", &map[string]string{}))
@@ -84,7 +140,7 @@ func TestAnAlgorithmWithoutKeyGetsOneAtOnce(t *testing.T) {
 // What a later release may have written stops no start, and is said once.
 func TestUnknownRowsAreSkipped(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db)
+	_, err := keys.Open(ctx, db, keys.Config{})
 	require.NoError(t, err)
 	for _, row := range []storage.SigningKey{
 		{ID: "new-alg", Alg: "ML-DSA-65", State: "active", Public: "?", Private: []byte{}, CreatedAt: storage.Now()},
@@ -96,10 +152,10 @@ func TestUnknownRowsAreSkipped(t *testing.T) {
 	was := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(was)
-	k, err := keys.Open(ctx, db)
+	k, err := keys.Open(ctx, db, keys.Config{})
 	require.NoError(t, err)
 	require.NoError(t, k.Refresh(ctx))
-	require.NoError(t, keys.Rotate(ctx, db, storage.Now()))
+	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, storage.Now()))
 	require.Equal(t, 1, strings.Count(log.String(), "kid=new-alg"))
 	require.Equal(t, 1, strings.Count(log.String(), "kid=new-state"))
 	require.NotContains(t, string(k.JWKS()), "new-")
@@ -108,7 +164,7 @@ func TestUnknownRowsAreSkipped(t *testing.T) {
 
 func TestATokenIsTrustedByKeyKindAndSignature(t *testing.T) {
 	db := storagetest.SQLite(t)
-	k, err := keys.Open(context.Background(), db)
+	k, err := keys.Open(context.Background(), db, keys.Config{})
 	require.NoError(t, err)
 	var got map[string]string
 	for _, alg := range keys.Algorithms {
@@ -118,7 +174,7 @@ func TestATokenIsTrustedByKeyKindAndSignature(t *testing.T) {
 		require.ErrorIs(t, k.Verify(token, "at+jwt", &got), keys.ErrToken, "another kind")
 		require.ErrorIs(t, k.Verify(token[:len(token)-8]+"AAAAAAAA", "JWT", &got), keys.ErrToken, "changed signature")
 	}
-	other, err := keys.Open(context.Background(), storagetest.SQLite(t))
+	other, err := keys.Open(context.Background(), storagetest.SQLite(t), keys.Config{})
 	require.NoError(t, err)
 	require.ErrorIs(t, k.Verify(sign(t, other, "ES256"), "JWT", &got), keys.ErrToken, "foreign")
 	for name, token := range forgeries(t, db, k) {
@@ -173,7 +229,7 @@ func forgeries(t testing.TB, db *storage.DB, k *keys.Keys) map[string]string {
 
 func FuzzVerify(f *testing.F) {
 	db := storagetest.SQLite(f)
-	k, err := keys.Open(context.Background(), db)
+	k, err := keys.Open(context.Background(), db, keys.Config{})
 	require.NoError(f, err)
 	for _, alg := range keys.Algorithms {
 		f.Add(sign(f, k, alg))

@@ -24,12 +24,12 @@ var (
 // Rotate does what the schedule asks for at now: it makes the next keys, lets
 // them sign, and deletes those whose time is over. It may run late, twice, and
 // at many places at once.
-func Rotate(ctx context.Context, db *storage.DB, now time.Time) error {
+func Rotate(ctx context.Context, db *storage.DB, c Config, now time.Time) error {
 	rows, err := db.SigningKeys(ctx)
 	if err != nil {
 		return fmt.Errorf("rotate signing keys: %w", err)
 	}
-	t := turn{db, "system", now}
+	t := turn{db, c, "system", now}
 	var faults []error
 	for _, alg := range Algorithms {
 		faults = append(faults, unlessLost(t.advance(ctx, lineOf(rows, alg))))
@@ -44,8 +44,8 @@ func Rotate(ctx context.Context, db *storage.DB, now time.Time) error {
 
 // Prepare makes the next key of alg for an operator who does not want to wait
 // for the schedule. Where there is one already it signs, if its time has come.
-func Prepare(ctx context.Context, db *storage.DB, alg string, now time.Time) error {
-	t := turn{db, "operator", now}
+func Prepare(ctx context.Context, db *storage.DB, c Config, alg string, now time.Time) error {
+	t := turn{db, c, "operator", now}
 	l, err := t.line(ctx, alg)
 	if err != nil {
 		return err
@@ -58,8 +58,8 @@ func Prepare(ctx context.Context, db *storage.DB, alg string, now time.Time) err
 
 // Replace lets the next key of alg, or a new one, sign at once. Relying parties
 // may not know it yet.
-func Replace(ctx context.Context, db *storage.DB, alg string, now time.Time) error {
-	t := turn{db, "operator", now}
+func Replace(ctx context.Context, db *storage.DB, c Config, alg string, now time.Time) error {
+	t := turn{db, c, "operator", now}
 	l, err := t.line(ctx, alg)
 	if err != nil {
 		return err
@@ -70,8 +70,8 @@ func Replace(ctx context.Context, db *storage.DB, alg string, now time.Time) err
 // Retire ends a key before its time. What it signed stays good. An active key
 // makes way for the next one; ErrNoSuccessor where there is none that relying
 // parties know.
-func Retire(ctx context.Context, db *storage.DB, id string, now time.Time) error {
-	t := turn{db, "operator", now}
+func Retire(ctx context.Context, db *storage.DB, c Config, id string, now time.Time) error {
+	t := turn{db, c, "operator", now}
 	k, l, err := t.find(ctx, id)
 	switch {
 	case err != nil:
@@ -92,8 +92,8 @@ func Retire(ctx context.Context, db *storage.DB, id string, now time.Time) error
 // Compromise ends a key that somebody else may hold: it leaves the JWK Set, and
 // nothing that it signed is trusted any more. In place of an active one another
 // signs at once.
-func Compromise(ctx context.Context, db *storage.DB, id string, now time.Time) error {
-	t := turn{db, "operator", now}
+func Compromise(ctx context.Context, db *storage.DB, c Config, id string, now time.Time) error {
+	t := turn{db, c, "operator", now}
 	k, l, err := t.find(ctx, id)
 	switch {
 	case err != nil:
@@ -109,9 +109,10 @@ func Compromise(ctx context.Context, db *storage.DB, id string, now time.Time) e
 // A turn changes keys on somebody's behalf at one time. Of two turns at once the
 // second loses, with ErrSpent or ErrConflict, and has changed nothing.
 type turn struct {
-	db  *storage.DB
-	by  string
-	now time.Time
+	db     *storage.DB
+	config Config
+	by     string
+	now    time.Time
 }
 
 // unlessLost is err, but for one that says that another turn was faster.
@@ -244,7 +245,7 @@ func (t turn) audit(ctx context.Context, event string, k storage.SigningKey) err
 
 // generate makes a key of alg that is in no state yet, sealed to its row.
 func (t turn) generate(alg string) (storage.SigningKey, error) {
-	private, err := generate(alg)
+	private, err := t.config.generate(alg)
 	if err != nil {
 		return storage.SigningKey{}, fmt.Errorf("make %s key: %w", alg, err)
 	}

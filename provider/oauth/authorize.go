@@ -53,7 +53,7 @@ func (o *OAuth) Authorize(w http.ResponseWriter, r *http.Request) error {
 		web.Event(r.Context(), "oauth.redirect.refused")
 		return err
 	}
-	q, err := read(c, params, o.issuer, o.keys)
+	q, err := o.parse(c, params)
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
 	}
@@ -143,7 +143,7 @@ func (o *OAuth) read(ctx context.Context, a storage.AuthRequest) (request, error
 		return request{}, err
 	}
 	web.Note(ctx, "client_id", c.ID)
-	q, fault := read(c, a.Params, o.issuer, o.keys)
+	q, fault := o.parse(c, a.Params)
 	q.requestedAt, q.denied, q.fault = a.RequestedAt, a.DeniedAt != nil, fault
 	return q, nil
 }

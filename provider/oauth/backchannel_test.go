@@ -101,12 +101,12 @@ func TestALogoutTokenIsWhatTheSpecificationSays(t *testing.T) {
 	s := h.browser(t).signIn("pwd")
 	at := listen(t, http.StatusOK)
 	public := h.listening(t, at.URL+"/bye?tenant=a", s, nil)
-	pairwise := h.listening(t, at.URL, s, func(c *storage.Client, g *storage.Grant) { c.IDTokenAlg, g.Subject = "RS256", "known-as" })
+	pairwise := h.listening(t, at.URL, s, func(c *storage.Client, g *storage.Grant) { c.IDTokenAlg, g.Subject = "ES256", "known-as" })
 	b := h.backchannel()
 	for _, row := range []struct {
 		client   storage.Client
 		alg, sub string
-	}{{public, "ES256", h.patient.ID}, {pairwise, "RS256", "known-as"}} {
+	}{{public, "RS256", h.patient.ID}, {pairwise, "ES256", "known-as"}} {
 		before := time.Now().Unix()
 		require.NoError(t, b.Tell(t.Context(), row.client.ID, s.ID))
 		tokens := at.tokens()

@@ -73,18 +73,32 @@ func FuzzRead(f *testing.F) {
 	c := storage.Client{ID: "c", GrantTypes: storage.Words{"authorization_code"}, Scopes: Scopes}
 	f.Add("response_type=code&code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256&scope=openid&max_age=0")
 	f.Add("prompt=none login")
+	f.Add("response_type=code&scope=openid&nonce=n")
+	f.Add("response_type=code&scope=openid&code_challenge_method=S256")
+	f.Add("response_type=code&scope=profile&nonce=n")
 	f.Fuzz(func(t *testing.T, query string) {
 		p, err := url.ParseQuery(query)
 		if err != nil {
 			return
 		}
 		p.Del("id_token_hint") // needs keys; see FuzzVerify of provider/keys
-		q, err := read(c, p, "https://issuer.example", nil)
-		if err == nil && (!challengeForm.MatchString(q.challenge) || !Scopes.Has(q.scopes...) || q.maxAge < -1) {
-			t.Fatalf("accepted %q", query)
-		}
-		if e := protocol(err); err != nil && (e.Status < 400 || e.Status >= 500) {
-			t.Fatalf("%q is answered %d", query, e.Status)
+		for _, policy := range append(PKCEs, "") {
+			for _, method := range []string{"none", "client_secret_basic"} {
+				c.AuthMethods = storage.Words{method}
+				q, err := (&OAuth{issuer: "https://issuer.example", pkce: policy}).parse(c, p)
+				if e := protocol(err); err != nil && (e.Status < 400 || e.Status >= 500) {
+					t.Fatalf("%q is answered %d", query, e.Status)
+				}
+				if err != nil {
+					continue
+				}
+				proven := challengeForm.MatchString(q.challenge)
+				tied := proven || (q.challenge == "" && method != "none" &&
+					(policy == PKCEPublic || (policy == PKCENonce && q.nonce != "" && q.scopes.Has("openid"))))
+				if !tied || !Scopes.Has(q.scopes...) || q.maxAge < -1 {
+					t.Fatalf("%s accepted %q of a client with %s", policy, query, method)
+				}
+			}
 		}
 	})
 }

@@ -37,6 +37,11 @@ var (
 	subjectTypes = []string{"public", "pairwise"}
 )
 
+// SecretMethods are the ways to authenticate by a secret (RFC 6749, Section
+// 2.3.1). A client that asks for none may use both: libraries differ in which they
+// try first, and one request still carries one.
+var SecretMethods = storage.Words{"client_secret_basic", "client_secret_post"}
+
 // Fault is one thing that is wrong with a client to be registered.
 type Fault struct {
 	Parameter string // of the metadata (RFC 7591, Section 2)
@@ -137,7 +142,6 @@ func (k *check) authentication() {
 	k.few(grants, c.GrantTypes, len(grantTypes), "each must be one of "+strings.Join(grantTypes, ", "), func(s string) bool { return slices.Contains(grantTypes, s) })
 	k.bad(c.Public() && c.GrantTypes.Has("client_credentials"), grants, "client_credentials needs a client that authenticates")
 	k.bad(c.Public() && c.CanIntrospect, "can_introspect", "needs a client that authenticates")
-	k.bad(c.Public() && m.PKCEExempt, "pkce_exempt", "needs a client that authenticates")
 
 	// RFC 7591, Section 2: "The "jwks_uri" and "jwks" parameters MUST NOT both be
 	// present in the same request or response."

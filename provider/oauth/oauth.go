@@ -46,6 +46,8 @@ type Config struct {
 	DB   *storage.DB
 	Keys *keys.Keys
 	Site *web.Site
+	// PKCE says of which clients PKCE is demanded.
+	PKCE PKCE
 	// Registration says who may register clients.
 	Registration Registration
 	// Outbound reaches the servers of clients.
@@ -65,6 +67,7 @@ type OAuth struct {
 	keys         *keys.Keys
 	site         *web.Site
 	issuer       string
+	pkce         PKCE
 	registration Registration
 	outbound     *outbound.Client
 	clientKeys   *keySets
@@ -77,7 +80,7 @@ type OAuth struct {
 func New(c Config) *OAuth {
 	o := &OAuth{
 		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
-		registration: c.Registration, outbound: c.Outbound,
+		pkce: c.PKCE, registration: c.Registration, outbound: c.Outbound,
 		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
 		devices:    web.NewPace(devicesOfNetwork, devicesOfAll),
 		begins:     web.NewPace(beginsOfNetwork, beginsOfAll),

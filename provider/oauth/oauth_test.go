@@ -63,7 +63,7 @@ func openKeys(t testing.TB, db *storage.DB) *keys.Keys {
 		row.Private = db.Seal("signing_key", "private", row.ID, row.Private)
 		require.NoError(t, db.AddSigningKey(ctx, &row))
 	}
-	k, err := keys.Open(ctx, db)
+	k, err := keys.Open(ctx, db, keys.Config{})
 	require.NoError(t, err)
 	if signingKeys == nil {
 		rows, err := db.SigningKeys(ctx)
@@ -233,7 +233,7 @@ func (h *house) post(path string, c storage.Client, secret string, form url.Valu
 	switch {
 	case secret == "":
 		form.Set("client_id", c.ID)
-	case c.AuthMethods.Has("client_secret_post"):
+	case !c.AuthMethods.Has("client_secret_basic"):
 		form.Set("client_id", c.ID)
 		form.Set("client_secret", secret)
 	}

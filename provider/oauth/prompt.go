@@ -3,7 +3,6 @@ package oauth
 import (
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/ory/fosite"
 
-	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/storage"
 )
@@ -45,18 +43,15 @@ type request struct {
 // (OpenID Connect Core, Section 3.1.2.1).
 var Scopes = storage.Words{"openid", "profile", "email", "address", "phone", "offline_access", "lab"}
 
-// base64url(SHA-256) without padding: RFC 7636, Section 4.2.
-var challengeForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
-
 const (
 	maxState = 2048
 	maxNonce = 512
 )
 
-// read checks the parameters of an authorization request by c. The redirect URI
+// parse checks the parameters of an authorization request by c. The redirect URI
 // is known to be registered; what is wrong otherwise is told to the client by
 // the error that comes back.
-func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request, error) {
+func (o *OAuth) parse(c storage.Client, p url.Values) (request, error) {
 	q := request{client: c, mode: "query", state: p.Get("state"), nonce: p.Get("nonce"), maxAge: -1}
 	q.redirect, _ = url.Parse(p.Get("redirect_uri"))
 	switch m := p.Get("response_mode"); m {
@@ -88,16 +83,9 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	case len(q.nonce) > maxNonce:
 		return bad("nonce is longer than %d bytes.", maxNonce)
 	}
-	// RFC 7636, Section 4.4.1; RFC 9700, Section 2.1.1: S256 for every client.
 	q.challenge = p.Get("code_challenge")
-	switch {
-	case q.challenge == "" && c.Metadata.PKCEExempt && !c.Public() && !p.Has("code_challenge_method"):
-	case q.challenge == "":
-		return bad("code_challenge is missing: PKCE is required.")
-	case p.Get("code_challenge_method") != "S256":
-		return bad("code_challenge_method must be S256.")
-	case !challengeForm.MatchString(q.challenge):
-		return bad("code_challenge must be 43 characters of base64url.")
+	if fault := o.pkce.fault(c, p); fault != "" {
+		return bad("%s", fault)
 	}
 	q.prompt = strings.Fields(p.Get("prompt"))
 	for _, x := range q.prompt {
@@ -122,11 +110,11 @@ func read(c storage.Client, p url.Values, issuer string, k *keys.Keys) (request,
 	if q.scopes, err = scopesFor(c, strings.Fields(p.Get("scope"))); err != nil {
 		return q, err
 	}
-	if q.audience, err = audienceFor(c, p["resource"], issuer); err != nil {
+	if q.audience, err = audienceFor(c, p["resource"], o.issuer); err != nil {
 		return q, err
 	}
 	if hint := p.Get("id_token_hint"); hint != "" {
-		h, err := readHint(k, hint, issuer)
+		h, err := readHint(o.keys, hint, o.issuer)
 		if err != nil || !h.audience(c.ID) {
 			return bad("id_token_hint is not an ID token of ours for this client.")
 		}

@@ -379,7 +379,7 @@ func TestWhoRegistersWithoutATokenGetsLess(t *testing.T) {
 // Each piece of metadata is either the client's to choose or the operator's:
 // a new one belongs into one of these lists.
 func TestNobodyPromotesItself(t *testing.T) {
-	ours := []string{"sector", "access_token_signed_response_alg", "require_acr", "pkce_exempt", "lifetimes"}
+	ours := []string{"sector", "access_token_signed_response_alg", "require_acr", "require_pkce", "lifetimes"}
 	theirs := []string{
 		"application_type", "jwks", "jwks_uri", "token_endpoint_auth_signing_alg", "subject_type", "sector_identifier_uri",
 		"userinfo_signed_response_alg", "introspection_signed_response_alg", "default_max_age", "require_auth_time", "default_acr_values",
@@ -393,7 +393,7 @@ func TestNobodyPromotesItself(t *testing.T) {
 	}
 	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
 	answer, _, _ := h.registered(t, map[string]any{
-		"sector": "other.example", "access_token_signed_response_alg": "RS256", "require_acr": "phr", "pkce_exempt": true,
+		"sector": "other.example", "access_token_signed_response_alg": "RS256", "require_acr": "phr", "require_pkce": true,
 		"lifetimes": map[string]int{"access_token": 1 << 30}, "first_party": true, "FirstParty": true, "can_introspect": true,
 		"audience": []string{"https://results.example"}, "origins": []string{"https://evil.example"}, "registration": "x", "secrets": []string{"x"},
 	})
@@ -402,7 +402,7 @@ func TestNobodyPromotesItself(t *testing.T) {
 	}
 	c, err := h.db.Client(t.Context(), answer["client_id"].(string))
 	require.NoError(t, err)
-	require.False(t, c.FirstParty || c.CanIntrospect || c.Metadata.PKCEExempt)
+	require.False(t, c.FirstParty || c.CanIntrospect || c.Metadata.RequirePKCE)
 	require.Equal(t, "portal.example", c.Metadata.Sector)
 	require.Empty(t, c.Metadata.RequireACR+c.Metadata.AccessTokenSignedResponseAlg)
 	require.Zero(t, c.Metadata.Lifetimes)
@@ -762,7 +762,7 @@ func FuzzRegister(f *testing.F) {
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &made))
 			c, err := h.db.Client(context.Background(), made.ClientID)
 			require.NoError(t, err)
-			require.False(t, c.FirstParty || c.CanIntrospect || c.Metadata.PKCEExempt)
+			require.False(t, c.FirstParty || c.CanIntrospect || c.Metadata.RequirePKCE)
 			for _, uri := range c.RedirectURIs {
 				require.True(t, RedirectAllowed(uri), uri)
 			}

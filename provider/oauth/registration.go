@@ -89,7 +89,7 @@ func (o *OAuth) inform(c storage.Client, secret, token string) information {
 // keepOurs gives m what no client decides about itself, from another registration.
 func keepOurs(m *storage.ClientMetadata, from storage.ClientMetadata) {
 	m.Sector, m.AccessTokenSignedResponseAlg, m.RequireACR = from.Sector, from.AccessTokenSignedResponseAlg, from.RequireACR
-	m.PKCEExempt, m.Lifetimes = from.PKCEExempt, from.Lifetimes
+	m.RequirePKCE, m.Lifetimes = from.RequirePKCE, from.Lifetimes
 }
 
 // apply gives c all that in asks for; what is left out gets its default. What no
@@ -100,8 +100,12 @@ func (in registration) apply(c *storage.Client, open bool) Faults {
 	before := *c
 	c.SetRedirectURIs(in.RedirectURIs)
 	c.Name, c.PostLogoutRedirectURIs = cmp.Or(in.ClientName, nameOf(in.RedirectURIs)), in.PostLogoutRedirectURIs
-	c.AuthMethods = storage.Words{cmp.Or(in.TokenEndpointAuthMethod, "client_secret_basic")}
-	c.IDTokenAlg = cmp.Or(in.IDTokenSignedResponseAlg, "RS256")
+	// What a client does that names no method is its library's choice.
+	c.AuthMethods = SecretMethods
+	if in.TokenEndpointAuthMethod != "" {
+		c.AuthMethods = storage.Words{in.TokenEndpointAuthMethod}
+	}
+	c.IDTokenAlg = cmp.Or(in.IDTokenSignedResponseAlg, storage.DefaultIDTokenAlg)
 	c.Scopes, c.GrantTypes, c.Metadata = in.scopes(before), in.GrantTypes, in.ClientMetadata
 	if len(c.GrantTypes) == 0 {
 		c.GrantTypes = storage.Words{"authorization_code"}

@@ -392,33 +392,6 @@ func TestStepUp(t *testing.T) {
 	require.Equal(t, "urn:patauth:acr:two-factor", h.introspection(t, strong["access_token"])["acr"])
 }
 
-// For conformance tests: a confidential client, and no other.
-func TestPKCECanBeSpared(t *testing.T) {
-	h := build(t, storagetest.SQLite(t))
-	bare := url.Values{"code_challenge": {""}, "code_challenge_method": {""}, "nonce": {""}, "state": {""}}
-	try := func(c storage.Client, change url.Values) url.Values {
-		b := h.browser(t)
-		b.signIn("pwd")
-		return answer(t, b.get("/oauth2/auth?"+askFor(c, oauth2.GenerateVerifier(), change)))
-	}
-	for _, c := range []*storage.Client{&h.portal, &h.public} {
-		require.Equal(t, "invalid_request", try(*c, bare).Get("error"))
-		h.change(t, c, func(c *storage.Client) { c.Metadata.PKCEExempt = true })
-	}
-	require.Equal(t, "invalid_request", try(h.public, bare).Get("error"))
-	code := try(h.portal, bare).Get("code")
-	status, body := h.post("/oauth2/token", h.portal, h.secret, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}})
-	require.Equal(t, 200, status, body)
-	require.NotContains(t, claimsOf(t, body["id_token"]), "nonce")
-	// RFC 9700, Section 4.8.2: no verifier without a challenge.
-	status, body = h.post("/oauth2/token", h.portal, h.secret, redeem(try(h.portal, bare).Get("code"), oauth2.GenerateVerifier()))
-	require.Equal(t, []any{400, "invalid_grant"}, []any{status, body["error"]})
-	// And who sends a challenge is held to it.
-	code = try(h.portal, nil).Get("code")
-	status, _ = h.post("/oauth2/token", h.portal, h.secret, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}})
-	require.Equal(t, 400, status)
-}
-
 func TestOriginsThatMayCall(t *testing.T) {
 	h := build(t, storagetest.SQLite(t))
 	h.change(t, &h.portal, func(c *storage.Client) { c.Origins = storage.Strings{"https://spa.example:8443"} })
