@@ -35,7 +35,7 @@ func mute(t *testing.T) string {
 // what does not is served as ever.
 func TestTheDatabaseIsAway(t *testing.T) {
 	ctx := context.Background()
-	signing, err := keys.Open(ctx, storagetest.SQLite(t), keys.Config{})
+	signing, err := keys.Open(ctx, storagetest.SQLite(t), keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	pages, err := templates.New("")
 	require.NoError(t, err)

@@ -107,7 +107,7 @@ func devHouse(t *testing.T, binary, dir string, ca *x509.CertPool) *house {
 	db, err := storage.Open(context.Background(), storage.Config{DSN: remembered.DSN, Keys: keyring})
 	require.NoError(t, err)
 	t.Cleanup(func() { db.Close() })
-	k, err := keys.Open(context.Background(), db, keys.Config{})
+	k, err := keys.Open(context.Background(), db, keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	h := &house{
 		db: db, keys: k, site: &web.Site{Issuer: line.Issuer}, quick: login.Defaults(), told: make(chan string, 10),

@@ -386,7 +386,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{db: storagetest.SQLite(t), told: make(chan string, 10)}
 	pages, err := templates.New("")
 	require.NoError(t, err)
-	h.keys, err = keys.Open(ctx, h.db, keys.Config{})
+	h.keys, err = keys.Open(ctx, h.db, keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	var handler http.Handler
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
@@ -396,7 +396,7 @@ func newHouse(t *testing.T) *house {
 	h.quick.Hash.MemoryKiB, h.quick.Hash.Iterations = 8, 1
 	handler, err = provider.New(provider.Config{
 		DB: h.db, Keys: h.keys, Site: h.site, Session: session.Defaults(), Login: h.quick,
-		Registration: oauth.Registration{Token: registration}, Outbound: outbound.New(outbound.Config{}),
+		PKCE: oauth.PKCENonce, Registration: oauth.Registration{Token: registration}, Outbound: outbound.New(outbound.Config{}),
 	})
 	require.NoError(t, err)
 

@@ -26,7 +26,7 @@ import (
 func TestAPathThatIsNoText(t *testing.T) {
 	ctx := context.Background()
 	db := storagetest.Postgres(t)
-	signing, err := keys.Open(ctx, storagetest.SQLite(t), keys.Config{})
+	signing, err := keys.Open(ctx, storagetest.SQLite(t), keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	pages, err := templates.New("")
 	require.NoError(t, err)

@@ -36,9 +36,10 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	}
 
 	// What the provider says of itself.
-	add("/.well-known/openid-configuration", r.oauth.Discovery(), get)
-	add("/.well-known/oauth-authorization-server", r.oauth.Discovery(), get)
-	add("/.well-known/jwks.json", r.oauth.JWKS(), get)
+	open := append(slices.Clone(get), http.MethodOptions)
+	add("/.well-known/openid-configuration", r.oauth.Discovery(), open)
+	add("/.well-known/oauth-authorization-server", r.oauth.Discovery(), open)
+	add("/.well-known/jwks.json", r.oauth.JWKS(), open)
 	// https://w3c.github.io/webappsec-change-password-url/
 	page("/.well-known/change-password", changePassword, get)
 	page("/problems/{name}", r.site.ProblemPage, get)

@@ -73,7 +73,7 @@ func sessionAt(t *testing.T, db *storage.DB, p storage.Patient, sites ...*site) 
 // telling is a worker that tells clients on this machine.
 func telling(t *testing.T, db *storage.DB, r Redis) *Worker {
 	t.Helper()
-	k, err := keys.Open(t.Context(), db, keys.Config{})
+	k, err := keys.Open(t.Context(), db, keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	b := &oauth.Backchannel{DB: db, Keys: k, Issuer: "https://id.example", Outbound: outbound.New(outbound.Config{
 		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},

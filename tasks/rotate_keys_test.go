@@ -43,7 +43,7 @@ func TestTheTaskKeepsOneKeyOfEachAlgorithm(t *testing.T) {
 	w := worker(t, db, r, &postbox{})
 	require.NoError(t, w.rotateKeys(ctx))
 	require.NoError(t, w.rotateKeys(ctx))
-	require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "EdDSA", storage.Now()))
+	require.NoError(t, keys.Prepare(ctx, db, keys.Config{RSABits: 2048}, "EdDSA", storage.Now()))
 	require.NoError(t, db.AddSigningKey(ctx, &storage.SigningKey{ID: "x", Alg: "ML-DSA-65", State: "active", Private: []byte{}, CreatedAt: time.Now()}))
 	require.NoError(t, w.keyAges(ctx))
 	require.Equal(t, map[string]float64{

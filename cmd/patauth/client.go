@@ -70,10 +70,18 @@ func (c *command) printClient(cmd *cobra.Command, n storage.Client, secret strin
 	})
 }
 
-// checkClient says everything that is wrong with n, by the names of its
-// metadata, and settles its sector.
-func checkClient(ctx context.Context, config Config, n *storage.Client) error {
-	return oauth.CheckClient(ctx, config.outbound(), n)
+// check says everything that is wrong with n, by the flags that say it, and
+// settles its sector.
+func (f *clientFlags) check(ctx context.Context, config Config, n *storage.Client) error {
+	err := oauth.CheckClient(ctx, config.outbound(), n)
+	var faults oauth.Faults
+	if !errors.As(err, &faults) {
+		return err
+	}
+	for i := range faults {
+		faults[i].Parameter = f.flagOf(faults[i].Parameter)
+	}
+	return faults
 }
 
 // audited does something to a client, and writes down that the operator did.
@@ -101,7 +109,7 @@ func (c *command) clientCreate() *cobra.Command {
 		if err := flags.apply(&n); err != nil {
 			return err
 		}
-		if err := checkClient(cmd.Context(), config, &n); err != nil {
+		if err := flags.check(cmd.Context(), config, &n); err != nil {
 			return err
 		}
 		return c.withDB(cmd, func(ctx context.Context, db *storage.DB) error {
@@ -145,7 +153,7 @@ func (c *command) clientUpdate() *cobra.Command {
 			if err := flags.apply(&n); err != nil {
 				return err
 			}
-			if err := checkClient(ctx, config, &n); err != nil {
+			if err := flags.check(ctx, config, &n); err != nil {
 				return err
 			}
 			secret, sector := "", n.Metadata.Sector

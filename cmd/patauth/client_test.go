@@ -24,46 +24,46 @@ func TestWhatTheOperatorMayNotRegister(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--name", ""}, "client_name: is required"},
-		{[]string{"--redirect-uri", "http://portal.example.org/cb"}, "redirect_uris: each must be https"},
-		{[]string{"--redirect-uri", "https://a.example/#x"}, "redirect_uris: each must be https"},
-		{[]string{"--application-type", "web", "--redirect-uri", "http://127.0.0.1/cb"}, "redirect_uris: a web client's"},
-		{[]string{"--application-type", "native"}, "redirect_uris: a native client's"},
-		{[]string{"--grant", "password"}, "grant_types: each must be one of"},
-		{[]string{"--public", "--grant", "client_credentials"}, "grant_types: client_credentials needs"},
+		{[]string{"--name", ""}, "--name: is required"},
+		{[]string{"--redirect-uri", "http://portal.example.org/cb"}, "--redirect-uri: each must be https"},
+		{[]string{"--redirect-uri", "https://a.example/#x"}, "--redirect-uri: each must be https"},
+		{[]string{"--application-type", "web", "--redirect-uri", "http://127.0.0.1/cb"}, "--redirect-uri: a web client's"},
+		{[]string{"--application-type", "native"}, "--redirect-uri: a native client's"},
+		{[]string{"--grant", "password"}, "--grant: each must be one of"},
+		{[]string{"--public", "--grant", "client_credentials"}, "--grant: client_credentials needs"},
 		{[]string{"--public", "--auth-method", "client_secret_post"}, "--public: goes with --auth-method none"},
-		{[]string{"--auth-method", "none,client_secret_basic"}, "token_endpoint_auth_method: none stands alone"},
-		{[]string{"--auth-method", "private_key_jwt"}, "jwks: private_key_jwt needs jwks or jwks_uri"},
+		{[]string{"--auth-method", "none,client_secret_basic"}, "--auth-method: none stands alone"},
+		{[]string{"--auth-method", "private_key_jwt"}, "--jwks: private_key_jwt needs jwks or jwks_uri"},
 		{[]string{"--auth-method", "private_key_jwt", "--jwks", "no/such/file"}, "--jwks: open"},
-		{[]string{"--auth-method", "private_key_jwt", "--jwks", private}, "jwks: the set holds a private key"},
-		{[]string{"--jwks-uri", "http://a.example/keys"}, "jwks_uri: must be https"},
-		{[]string{"--id-token-alg", "none"}, "id_token_signed_response_alg: must be one of"},
-		{[]string{"--id-token-alg", ""}, "id_token_signed_response_alg: is required"},
-		{[]string{"--access-token-alg", "HS256"}, "access_token_signed_response_alg: must be one of"},
-		{[]string{"--scope", `a\b`}, "scope: each must be a scope"},
-		{[]string{"--audience", "results"}, "audience: each must be an absolute URI"},
-		{[]string{"--origin", "https://a.example/"}, "origins: each must be https://HOST"},
-		{[]string{"--origin", "http://a.example"}, "origins: each must be https://HOST"},
-		{[]string{"--public", "--can-introspect"}, "can_introspect: needs a client that authenticates"},
-		{[]string{"--require-acr", "strong"}, "require_acr: must be one of"},
-		{[]string{"--access-token-life", "30s"}, "access_token_life: must be between 1m0s and 24h0m0s"},
-		{[]string{"--access-token-life", "25h"}, "access_token_life: must be between"},
-		{[]string{"--id-token-life", "-1h"}, "id_token_life: must be between"},
-		{[]string{"--refresh-idle", "9000h"}, "refresh_idle: must be between"},
-		{[]string{"--grant-life", "1s"}, "grant_life: must be between"},
+		{[]string{"--auth-method", "private_key_jwt", "--jwks", private}, "--jwks: the set holds a private key"},
+		{[]string{"--jwks-uri", "http://a.example/keys"}, "--jwks-uri: must be https"},
+		{[]string{"--id-token-alg", "none"}, "--id-token-alg: must be one of"},
+		{[]string{"--id-token-alg", ""}, "--id-token-alg: is required"},
+		{[]string{"--access-token-alg", "HS256"}, "--access-token-alg: must be one of"},
+		{[]string{"--scope", `a\b`}, "--scope: each must be a scope"},
+		{[]string{"--audience", "results"}, "--audience: each must be an absolute URI"},
+		{[]string{"--origin", "https://a.example/"}, "--origin: each must be https://HOST"},
+		{[]string{"--origin", "http://a.example"}, "--origin: each must be https://HOST"},
+		{[]string{"--public", "--can-introspect"}, "--can-introspect: needs a client that authenticates"},
+		{[]string{"--require-acr", "strong"}, "--require-acr: must be one of"},
+		{[]string{"--access-token-life", "30s"}, "--access-token-life: must be between 1m0s and 24h0m0s"},
+		{[]string{"--access-token-life", "25h"}, "--access-token-life: must be between"},
+		{[]string{"--id-token-life", "-1h"}, "--id-token-life: must be between"},
+		{[]string{"--refresh-idle", "9000h"}, "--refresh-idle: must be between"},
+		{[]string{"--grant-life", "1s"}, "--grant-life: must be between"},
 		{[]string{"--grant-life", "1500ms"}, "--grant-life: must be whole seconds"},
-		{[]string{"--default-max-age", "-5s"}, "default_max_age: must be a number"},
-		{[]string{"--subject-type", "pairwise", "--redirect-uri", "com.example.app:/cb"}, "subject_type: pairwise needs a sector_identifier_uri"},
-		{[]string{"--sector-identifier-uri", "https://127.0.0.1:1/x"}, "sector_identifier_uri: must lead to a JSON array"},
-		{[]string{"--frontchannel-logout-uri", "https://b.example/out"}, "frontchannel_logout_uri: must have scheme, host and port"},
+		{[]string{"--default-max-age", "-5s"}, "--default-max-age: must be a number"},
+		{[]string{"--subject-type", "pairwise", "--redirect-uri", "com.example.app:/cb"}, "--subject-type: pairwise needs a sector_identifier_uri"},
+		{[]string{"--sector-identifier-uri", "https://127.0.0.1:1/x"}, "--sector-identifier-uri: must lead to a JSON array"},
+		{[]string{"--frontchannel-logout-uri", "https://b.example/out"}, "--frontchannel-logout-uri: must have scheme, host and port"},
 	} {
 		_, err := patauth(t, env, append(append([]string{"client", "create"}, good...), row.args...)...)
 		require.ErrorContains(t, err, row.want, row.args)
 	}
 	_, err := patauth(t, env, "client", "create", "--name", "x")
-	require.ErrorContains(t, err, "redirect_uris: authorization_code needs one")
+	require.ErrorContains(t, err, "--redirect-uri: authorization_code needs one")
 	_, err = patauth(t, env, "client", "create", "--redirect-uri", "http://a.example/", "--grant", "implicit")
-	for _, each := range []string{"client_name: ", "redirect_uris: ", "grant_types: "} {
+	for _, each := range []string{"--name: ", "--redirect-uri: ", "--grant: "} {
 		require.ErrorContains(t, err, each, "all at once")
 	}
 	require.Empty(t, must[[]clientView](t, env, "client", "list"))
@@ -120,9 +120,9 @@ func TestEverythingAboutAClient(t *testing.T) {
 	require.Empty(t, must[clientView](t, env, "client", "update", made.ID, "--name", "Again").Secret)
 	// A change is checked as a whole, and asks the sector again.
 	_, err = patauth(t, env, "client", "update", made.ID, "--redirect-uri", "https://c.example/cb")
-	require.ErrorContains(t, err, "frontchannel_logout_uri: ")
+	require.ErrorContains(t, err, "--frontchannel-logout-uri: ")
 	_, err = patauth(t, env, "client", "update", made.ID, "--redirect-uri", "https://b.example/cb", "--redirect-uri", "https://c.example/cb")
-	require.ErrorContains(t, err, "sector_identifier_uri: ")
+	require.ErrorContains(t, err, "--sector-identifier-uri: ")
 	_, err = patauth(t, env, "client", "update", made.ID, "--jwks", "no/such/file")
 	require.ErrorContains(t, err, "--jwks: open")
 	_, err = patauth(t, env, "client", "update", "nobody", "--name", "x")

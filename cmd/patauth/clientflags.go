@@ -137,6 +137,27 @@ func newClientFlags(cmd *cobra.Command) *clientFlags {
 	return f
 }
 
+// shorter are flags that are not called as their parameter is.
+var shorter = map[string]string{
+	"client_name": "name", "redirect_uris": "redirect-uri", "post_logout_redirect_uris": "post-logout-redirect-uri", "origins": "origin",
+	"grant_types": "grant", "token_endpoint_auth_method": "auth-method", "token_endpoint_auth_signing_alg": "token-auth-alg",
+	"id_token_signed_response_alg": "id-token-alg", "userinfo_signed_response_alg": "userinfo-alg",
+	"introspection_signed_response_alg": "introspection-alg", "access_token_signed_response_alg": "access-token-alg",
+	"default_acr_values": "default-acr", "contacts": "contact",
+}
+
+// flagOf is the flag for a parameter of the metadata, as it is typed.
+func (f *clientFlags) flagOf(parameter string) string {
+	name, ok := shorter[parameter]
+	if !ok {
+		name = strings.ReplaceAll(parameter, "_", "-")
+	}
+	if f.cmd.Flags().Lookup(name) == nil {
+		return parameter
+	}
+	return "--" + name
+}
+
 // public adds the short way to say --auth-method none.
 func (f *clientFlags) public() {
 	v := f.cmd.Flags().Bool("public", false, "the client cannot keep a secret (an app, a page)")

@@ -117,9 +117,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer stopBroker()
 	config.Kafka = KafkaConfig{Brokers: strings.Split(brokers, ",")}
-	// The portal and the clients of tests are on this machine. Where dev runs,
-	// which is never in production mode, they may be told of sign-outs there.
-	config.Outbound.Networks = append(config.Outbound.Networks, "127.0.0.0/8", "::1/128")
+	config.Outbound.Networks = append(config.Outbound.Networks, thisMachine...)
 	if config.Storage.Keyring, err = ownKeyring(dir); err != nil {
 		return err
 	}

@@ -314,6 +314,23 @@ func TestDevKeepsEverythingAcrossARestart(t *testing.T) {
 	require.ErrorContains(t, err, "keyring.json is lost")
 }
 
+// Without TLS sign-outs can be tried on one's own machine, and nowhere else.
+func TestClientsOfDevAreToldOnThisMachine(t *testing.T) {
+	data := t.TempDir()
+	inProcess(t, data)
+	create := func(back, front string) error {
+		_, err := patauth(t, nil, "client", "create", "--data", data, "--name", "x", "--redirect-uri", "http://localhost:4000/cb",
+			"--backchannel-logout-uri", back, "--frontchannel-logout-uri", front)
+		return err
+	}
+	require.NoError(t, create("http://localhost:4000/back", "http://localhost:4000/front"))
+	require.NoError(t, create("http://127.0.0.1:4000/back", ""))
+	require.ErrorContains(t, create("http://portal.example/back", ""), "--backchannel-logout-uri: must be https")
+	_, err := patauth(t, sqliteEnv(t), "client", "create", "--name", "x", "--redirect-uri", "http://localhost:4000/cb",
+		"--backchannel-logout-uri", "http://localhost:4000/back")
+	require.ErrorContains(t, err, "--backchannel-logout-uri: must be https")
+}
+
 func TestDevIsRefusedInProduction(t *testing.T) {
 	_, err := patauth(t, []string{"PATAUTH_MODE=production"}, "dev", "--data", t.TempDir())
 	require.ErrorContains(t, err, "refused in production mode")

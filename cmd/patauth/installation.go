@@ -84,8 +84,13 @@ func installed(dir string) (Config, error) {
 	c.Mode, c.Issuer = development, i.Issuer
 	c.Storage.DSN, c.Storage.Keyring = Secret(i.DSN), i.Keyring
 	c.Redis.URL, c.Kafka.Brokers = Secret(i.Redis), i.Kafka
+	c.Outbound.Networks = thisMachine
 	return c, nil
 }
+
+// thisMachine is where the portal and the clients under test are. Where dev runs,
+// which is never in production mode, they may be told of sign-outs there.
+var thisMachine = []string{"127.0.0.0/8", "::1/128"}
 
 // occupy takes the folder for this process, so that a second one does not write
 // into it. The folder is made where there is none, for its owner alone.

@@ -24,12 +24,15 @@ import (
 	"github.com/pat-authenticate/patauth/storage/storagetest"
 )
 
+// small keys are made faster than most tests run.
+var small = keys.Config{RSABits: 2048}
+
 func TestManyReplicasMakeOneKeyPerAlgorithm(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if _, err := keys.Open(context.Background(), db, keys.Config{}); err != nil {
+				if _, err := keys.Open(context.Background(), db, small); err != nil {
 					t.Error(err)
 				}
 			})
@@ -84,7 +87,6 @@ func TestNewRSAKeysFollowTheSetting(t *testing.T) {
 		}
 		return bits
 	}
-	small := keys.Config{RSABits: 2048}
 	k, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	require.Equal(t, []int{2048, 2048}, sizes("active"))
@@ -127,10 +129,10 @@ func BenchmarkSign(b *testing.B) {
 // An upgrade brings algorithms: what the previous release made goes on signing.
 func TestAnAlgorithmWithoutKeyGetsOneAtOnce(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	k, err := keys.Open(ctx, db, keys.Config{})
+	k, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	token := sign(t, k, "ES256")
-	require.NoError(t, keys.Compromise(ctx, db, keys.Config{}, kids(t, db, "EdDSA", "active")[0], storage.Now()))
+	require.NoError(t, keys.Compromise(ctx, db, small, kids(t, db, "EdDSA", "active")[0], storage.Now()))
 	require.NoError(t, db.EndSigningKey(ctx, kids(t, db, "EdDSA", "active")[0], "active", "retired", storage.Now()))
 	require.NoError(t, k.Refresh(ctx))
 	require.NoError(t, k.Verify(sign(t, k, "EdDSA"), "JWT", &map[string]string{}))
@@ -140,7 +142,7 @@ func TestAnAlgorithmWithoutKeyGetsOneAtOnce(t *testing.T) {
 // What a later release may have written stops no start, and is said once.
 func TestUnknownRowsAreSkipped(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db, keys.Config{})
+	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	for _, row := range []storage.SigningKey{
 		{ID: "new-alg", Alg: "ML-DSA-65", State: "active", Public: "?", Private: []byte{}, CreatedAt: storage.Now()},
@@ -152,10 +154,10 @@ func TestUnknownRowsAreSkipped(t *testing.T) {
 	was := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(was)
-	k, err := keys.Open(ctx, db, keys.Config{})
+	k, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	require.NoError(t, k.Refresh(ctx))
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, storage.Now()))
+	require.NoError(t, keys.Rotate(ctx, db, small, storage.Now()))
 	require.Equal(t, 1, strings.Count(log.String(), "kid=new-alg"))
 	require.Equal(t, 1, strings.Count(log.String(), "kid=new-state"))
 	require.NotContains(t, string(k.JWKS()), "new-")
@@ -164,7 +166,7 @@ func TestUnknownRowsAreSkipped(t *testing.T) {
 
 func TestATokenIsTrustedByKeyKindAndSignature(t *testing.T) {
 	db := storagetest.SQLite(t)
-	k, err := keys.Open(context.Background(), db, keys.Config{})
+	k, err := keys.Open(context.Background(), db, small)
 	require.NoError(t, err)
 	var got map[string]string
 	for _, alg := range keys.Algorithms {
@@ -174,7 +176,7 @@ func TestATokenIsTrustedByKeyKindAndSignature(t *testing.T) {
 		require.ErrorIs(t, k.Verify(token, "at+jwt", &got), keys.ErrToken, "another kind")
 		require.ErrorIs(t, k.Verify(token[:len(token)-8]+"AAAAAAAA", "JWT", &got), keys.ErrToken, "changed signature")
 	}
-	other, err := keys.Open(context.Background(), storagetest.SQLite(t), keys.Config{})
+	other, err := keys.Open(context.Background(), storagetest.SQLite(t), small)
 	require.NoError(t, err)
 	require.ErrorIs(t, k.Verify(sign(t, other, "ES256"), "JWT", &got), keys.ErrToken, "foreign")
 	for name, token := range forgeries(t, db, k) {
@@ -229,7 +231,7 @@ func forgeries(t testing.TB, db *storage.DB, k *keys.Keys) map[string]string {
 
 func FuzzVerify(f *testing.F) {
 	db := storagetest.SQLite(f)
-	k, err := keys.Open(context.Background(), db, keys.Config{})
+	k, err := keys.Open(context.Background(), db, small)
 	require.NoError(f, err)
 	for _, alg := range keys.Algorithms {
 		f.Add(sign(f, k, alg))

@@ -25,14 +25,14 @@ const day = 24 * time.Hour
 func TestTheScheduleOfAKey(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
-		_, err := keys.Open(ctx, db, keys.Config{})
+		_, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
 		start := storage.Now()
 		first := kids(t, db, "ES256", "active")
 		at := func(after time.Duration) {
 			t.Helper()
 			for range 2 { // once more changes nothing
-				require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(after)))
+				require.NoError(t, keys.Rotate(ctx, db, small, start.Add(after)))
 			}
 		}
 		at(28*day - time.Minute)
@@ -63,31 +63,31 @@ func TestTheScheduleOfAKey(t *testing.T) {
 // Tasks that stood still: the next key is published for a day all the same.
 func TestALateRunCatchesUp(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db, keys.Config{})
+	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	start, first := storage.Now(), kids(t, db, "EdDSA", "active")
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(50*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(50*day)))
 	next := kids(t, db, "EdDSA", "pending")
 	require.Len(t, next, 1)
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(51*day-time.Second)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(51*day-time.Second)))
 	require.Equal(t, first, kids(t, db, "EdDSA", "active"))
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(51*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(51*day)))
 	require.Equal(t, next, kids(t, db, "EdDSA", "active"))
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(200*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(200*day)))
 	require.Empty(t, kids(t, db, "EdDSA", "retired"))
 }
 
 func TestAnOperatorNeedNotWaitForTheSchedule(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db, keys.Config{})
+	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	now, first := storage.Now(), kids(t, db, "ES256", "active")
-	require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "ES256", now))
+	require.NoError(t, keys.Prepare(ctx, db, small, "ES256", now))
 	next := kids(t, db, "ES256", "pending")
 	require.Len(t, next, 1)
-	require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "ES256", now.Add(day-time.Second)))
+	require.NoError(t, keys.Prepare(ctx, db, small, "ES256", now.Add(day-time.Second)))
 	require.Equal(t, next, kids(t, db, "ES256", "pending"), "it waits")
-	require.ErrorIs(t, keys.Retire(ctx, db, keys.Config{}, first[0], now.Add(day-time.Second)), keys.ErrNoSuccessor)
+	require.ErrorIs(t, keys.Retire(ctx, db, small, first[0], now.Add(day-time.Second)), keys.ErrNoSuccessor)
 	rows, err := db.SigningKeys(ctx)
 	require.NoError(t, err)
 	for _, r := range rows {
@@ -101,7 +101,7 @@ func TestAnOperatorNeedNotWaitForTheSchedule(t *testing.T) {
 			require.Equal(t, "retired "+r.ActivatedAt.Add(30*day).String(), state+" "+at.String())
 		}
 	}
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, now.Add(day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, now.Add(day)))
 	require.Equal(t, next, kids(t, db, "ES256", "active"), "a day is enough")
 	require.Equal(t, first, kids(t, db, "ES256", "retired"))
 	require.Empty(t, kids(t, db, "RS256", "pending"), "the others have their own schedule")
@@ -109,21 +109,21 @@ func TestAnOperatorNeedNotWaitForTheSchedule(t *testing.T) {
 
 func TestAKeyThatSignsNeedsASuccessor(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db, keys.Config{})
+	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	now, first := storage.Now(), kids(t, db, "ES256", "active")[0]
-	require.ErrorIs(t, keys.Retire(ctx, db, keys.Config{}, first, now), keys.ErrNoSuccessor)
-	require.ErrorIs(t, keys.Retire(ctx, db, keys.Config{}, "nobody", now), storage.ErrNotFound)
-	require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "ES256", now))
+	require.ErrorIs(t, keys.Retire(ctx, db, small, first, now), keys.ErrNoSuccessor)
+	require.ErrorIs(t, keys.Retire(ctx, db, small, "nobody", now), storage.ErrNotFound)
+	require.NoError(t, keys.Prepare(ctx, db, small, "ES256", now))
 	next := kids(t, db, "ES256", "pending")
-	require.NoError(t, keys.Retire(ctx, db, keys.Config{}, first, now.Add(day)))
+	require.NoError(t, keys.Retire(ctx, db, small, first, now.Add(day)))
 	require.Equal(t, next, kids(t, db, "ES256", "active"))
-	require.ErrorIs(t, keys.Retire(ctx, db, keys.Config{}, first, now), keys.ErrEnded)
-	require.NoError(t, keys.Compromise(ctx, db, keys.Config{}, first, now), "also what has retired may be lost")
-	require.ErrorIs(t, keys.Compromise(ctx, db, keys.Config{}, first, now), keys.ErrEnded)
+	require.ErrorIs(t, keys.Retire(ctx, db, small, first, now), keys.ErrEnded)
+	require.NoError(t, keys.Compromise(ctx, db, small, first, now), "also what has retired may be lost")
+	require.ErrorIs(t, keys.Compromise(ctx, db, small, first, now), keys.ErrEnded)
 	// A key that is only waiting ends alone.
-	require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "ES256", now))
-	require.NoError(t, keys.Retire(ctx, db, keys.Config{}, kids(t, db, "ES256", "pending")[0], now))
+	require.NoError(t, keys.Prepare(ctx, db, small, "ES256", now))
+	require.NoError(t, keys.Retire(ctx, db, small, kids(t, db, "ES256", "pending")[0], now))
 	require.Empty(t, kids(t, db, "ES256", "pending"))
 	require.Equal(t, next, kids(t, db, "ES256", "active"))
 }
@@ -131,15 +131,15 @@ func TestAKeyThatSignsNeedsASuccessor(t *testing.T) {
 func TestACompromisedKeyVerifiesNothing(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
-		k, err := keys.Open(ctx, db, keys.Config{})
+		k, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
 		for _, waiting := range []bool{false, true} {
 			token, lost := sign(t, k, "EdDSA"), kids(t, db, "EdDSA", "active")[0]
 			if waiting {
-				require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, "EdDSA", storage.Now()))
+				require.NoError(t, keys.Prepare(ctx, db, small, "EdDSA", storage.Now()))
 			}
 			next := kids(t, db, "EdDSA", "pending")
-			require.NoError(t, keys.Compromise(ctx, db, keys.Config{}, lost, storage.Now()))
+			require.NoError(t, keys.Compromise(ctx, db, small, lost, storage.Now()))
 			require.NoError(t, k.Refresh(ctx))
 			require.NotContains(t, string(k.JWKS()), lost)
 			require.ErrorIs(t, k.Verify(token, "JWT", &map[string]string{}), keys.ErrToken)
@@ -154,7 +154,7 @@ func TestACompromisedKeyVerifiesNothing(t *testing.T) {
 		for _, r := range rows {
 			require.Equal(t, r.State == "compromised", len(r.Private) == 0)
 		}
-		require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, storage.Now().Add(2*day)))
+		require.NoError(t, keys.Rotate(ctx, db, small, storage.Now().Add(2*day)))
 		require.Empty(t, kids(t, db, "EdDSA", "compromised"))
 	})
 }
@@ -162,14 +162,14 @@ func TestACompromisedKeyVerifiesNothing(t *testing.T) {
 // Each change has its row in the audit trail, and says on whose behalf.
 func TestChangesOfKeysAreAudited(t *testing.T) {
 	ctx, db := context.Background(), storagetest.SQLite(t)
-	_, err := keys.Open(ctx, db, keys.Config{})
+	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	start, first := storage.Now(), kids(t, db, "ES256", "active")[0]
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(29*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(29*day)))
 	next := kids(t, db, "ES256", "pending")[0]
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(30*day)))
-	require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, start.Add(33*day)))
-	require.NoError(t, keys.Compromise(ctx, db, keys.Config{}, next, start.Add(33*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(30*day)))
+	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(33*day)))
+	require.NoError(t, keys.Compromise(ctx, db, small, next, start.Add(33*day)))
 	events, err := db.AuditOf(ctx, "", 100)
 	require.NoError(t, err)
 	got := map[string][]string{}
@@ -201,7 +201,7 @@ func many(t *testing.T, do func() error, lost ...error) {
 func TestManyAtOnceAreOne(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
-		_, err := keys.Open(ctx, db, keys.Config{})
+		_, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
 		start := storage.Now()
 		one := func(pending int) {
@@ -209,24 +209,24 @@ func TestManyAtOnceAreOne(t *testing.T) {
 			require.Len(t, kids(t, db, "EdDSA", "active"), 1)
 			require.Len(t, kids(t, db, "EdDSA", "pending"), pending)
 		}
-		many(t, func() error { return keys.Prepare(ctx, db, keys.Config{}, "EdDSA", start) })
+		many(t, func() error { return keys.Prepare(ctx, db, small, "EdDSA", start) })
 		one(1)
 		next := kids(t, db, "EdDSA", "pending")
-		many(t, func() error { return keys.Rotate(ctx, db, keys.Config{}, start.Add(day)) })
+		many(t, func() error { return keys.Rotate(ctx, db, small, start.Add(day)) })
 		one(0)
 		require.Equal(t, next, kids(t, db, "EdDSA", "active"))
 		require.Len(t, kids(t, db, "EdDSA", "retired"), 1)
-		many(t, func() error { return keys.Rotate(ctx, db, keys.Config{}, start.Add(3*day)) })
+		many(t, func() error { return keys.Rotate(ctx, db, small, start.Add(3*day)) })
 		require.Empty(t, kids(t, db, "EdDSA", "retired"))
 		lost := kids(t, db, "EdDSA", "active")[0]
-		many(t, func() error { return keys.Compromise(ctx, db, keys.Config{}, lost, start) }, storage.ErrSpent, keys.ErrEnded)
+		many(t, func() error { return keys.Compromise(ctx, db, small, lost, start) }, storage.ErrSpent, keys.ErrEnded)
 		one(0)
 		require.Equal(t, []string{lost}, kids(t, db, "EdDSA", "compromised"))
-		many(t, func() error { return keys.Replace(ctx, db, keys.Config{}, "EdDSA", start) }, storage.ErrSpent)
+		many(t, func() error { return keys.Replace(ctx, db, small, "EdDSA", start) }, storage.ErrSpent)
 		one(0)
 		// Everything at once.
 		many(t, func() error {
-			return errors.Join(keys.Prepare(ctx, db, keys.Config{}, "EdDSA", start), keys.Replace(ctx, db, keys.Config{}, "EdDSA", start), keys.Prepare(ctx, db, keys.Config{}, "EdDSA", start.Add(day)))
+			return errors.Join(keys.Prepare(ctx, db, small, "EdDSA", start), keys.Replace(ctx, db, small, "EdDSA", start), keys.Prepare(ctx, db, small, "EdDSA", start.Add(day)))
 		}, storage.ErrSpent, storage.ErrConflict)
 		require.Len(t, kids(t, db, "EdDSA", "active"), 1)
 		require.LessOrEqual(t, len(kids(t, db, "EdDSA", "pending")), 1)
@@ -239,11 +239,11 @@ func TestARunningReplicaPicksAKeyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		db := storagetest.SQLite(t)
-		k, err := keys.Open(ctx, db, keys.Config{})
+		k, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
 		go k.Run(ctx)
 		time.Sleep(time.Second)
-		require.NoError(t, keys.Replace(ctx, db, keys.Config{}, "ES256", storage.Now()))
+		require.NoError(t, keys.Replace(ctx, db, small, "ES256", storage.Now()))
 		next := kids(t, db, "ES256", "active")[0]
 		old := sign(t, k, "ES256")
 		require.NotEqual(t, next, kidOf(t, old))
@@ -261,7 +261,7 @@ func TestARunningReplicaPicksAKeyUp(t *testing.T) {
 // forgotten the one it would sign with.
 func TestAReplicaDoesNotSignWithKeysReadLongAgo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k, err := keys.Open(t.Context(), storagetest.SQLite(t), keys.Config{})
+		k, err := keys.Open(t.Context(), storagetest.SQLite(t), small)
 		require.NoError(t, err)
 		time.Sleep(5*time.Minute - time.Second)
 		sign(t, k, "ES256")
@@ -317,9 +317,9 @@ func (p *relyingParty) trust(token string) error {
 func TestNoRelyingPartyMeetsAnUnknownKid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, db := t.Context(), storagetest.SQLite(t)
-		early, err := keys.Open(ctx, db, keys.Config{})
+		early, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
-		late, err := keys.Open(ctx, db, keys.Config{})
+		late, err := keys.Open(ctx, db, small)
 		require.NoError(t, err)
 		parties := []*relyingParty{{keeps: 5 * time.Minute}, {keeps: 12 * time.Hour}}
 		start, signers := time.Now(), map[string]bool{}
@@ -332,11 +332,11 @@ func TestNoRelyingPartyMeetsAnUnknownKid(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			if stood := at > 68*day && at < 76*day; !stood {
-				require.NoError(t, keys.Rotate(ctx, db, keys.Config{}, storage.Now()))
+				require.NoError(t, keys.Rotate(ctx, db, small, storage.Now()))
 			}
 			if at == 10*day {
 				for _, alg := range keys.Algorithms {
-					require.NoError(t, keys.Prepare(ctx, db, keys.Config{}, alg, storage.Now()))
+					require.NoError(t, keys.Prepare(ctx, db, small, alg, storage.Now()))
 				}
 			}
 			before := string(early.JWKS())

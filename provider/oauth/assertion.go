@@ -1,7 +1,9 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,7 +17,6 @@ import (
 	// Section 4).
 	"github.com/go-jose/go-jose/v4/json"
 
-	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -23,8 +24,30 @@ import (
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // assertionAlgs are the algorithms that clients may sign with. None of them works
-// with a shared secret (RFC 8725, Sections 3.1 and 3.2).
-var assertionAlgs = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA}
+// with a shared secret (RFC 8725, Sections 3.1 and 3.2). The last two are one, by
+// its old name and by that of RFC 9864, which go-jose v4.1.8 does not know.
+var assertionAlgs = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.EdDSA, algEd25519}
+
+const algEd25519 = jose.SignatureAlgorithm("Ed25519")
+
+// sameAlg is alg by the name that go-jose has for it.
+func sameAlg(alg string) jose.SignatureAlgorithm {
+	if alg == string(algEd25519) {
+		return jose.EdDSA
+	}
+	return jose.SignatureAlgorithm(alg)
+}
+
+// ed25519Key verifies by either name.
+type ed25519Key ed25519.PublicKey
+
+// VerifyPayload verifies a signature for go-jose.
+func (k ed25519Key) VerifyPayload(payload, signature []byte, alg jose.SignatureAlgorithm) error {
+	if sameAlg(string(alg)) != jose.EdDSA || !ed25519.Verify(ed25519.PublicKey(k), payload, signature) {
+		return jose.ErrCryptoFailure
+	}
+	return nil
+}
 
 const (
 	maxAssertion = 16 << 10 // bytes
@@ -54,47 +77,44 @@ func distrust(reason string) error { return fmt.Errorf("%w: %s", errAssertion, r
 func (o *OAuth) byAssertion(ctx context.Context, r *http.Request, form url.Values) (storage.Client, error) {
 	c, err := o.asserted(ctx, r, form, time.Now())
 	if errors.Is(err, errAssertion) {
-		web.Note(ctx, "cause", err.Error())
-		return storage.Client{}, errClient
+		return storage.Client{}, refuse(ctx, c, "private_key_jwt", err.Error())
 	}
 	return c, err
 }
 
-// asserted is the client that the assertion of form proves. What costs least is
-// asked first, and the jti is spent last, so that nobody who cannot sign spends
-// one.
+// asserted is the client that the assertion of form proves; with errAssertion, it
+// is the one that was named. The jti is spent last, so that nobody who cannot sign
+// spends one.
 func (o *OAuth) asserted(ctx context.Context, r *http.Request, form url.Values, now time.Time) (storage.Client, error) {
 	if form.Get("client_assertion_type") != assertionType {
 		return storage.Client{}, distrust("client_assertion_type is unknown")
 	}
-	a, err := parseAssertion(form.Get("client_assertion"))
-	if err != nil {
+	a, flaw := parseAssertion(form.Get("client_assertion"))
+	c, err := o.findClient(ctx, cmp.Or(a.claims.Subject, form.Get("client_id")))
+	switch {
+	case err != nil && !errors.Is(err, storage.ErrNotFound):
 		return storage.Client{}, err
+	case flaw != nil:
+		return c, flaw
+	case err != nil:
+		return c, distrust("there is no such client")
 	}
 	// The endpoint that was called, the token endpoint, or the issuer.
 	ours := []string{o.issuer, o.issuer + "/oauth2/token", o.issuer + r.URL.Path}
 	if err := a.claims.check(ours, now); err != nil {
-		return storage.Client{}, err
+		return c, err
 	}
 	// RFC 7521, Section 4.2: the client_id "MUST identify the same client as is
 	// identified by the client assertion".
 	if id := form.Get("client_id"); id != "" && id != a.claims.Subject {
-		return storage.Client{}, distrust("client_id names another client")
-	}
-	c, err := o.findClient(ctx, a.claims.Subject)
-	if errors.Is(err, storage.ErrNotFound) {
-		return storage.Client{}, distrust("there is no such client")
-	} else if err != nil {
-		return storage.Client{}, err
+		return c, distrust("client_id names another client")
 	}
 	if err := o.verify(ctx, c, a, now); err != nil {
-		web.Note(ctx, "client_id", c.ID)
-		return storage.Client{}, err
+		return c, err
 	}
 	err = o.db.SpendJTI(ctx, c.ID, a.claims.ID, a.claims.usableUntil())
 	if errors.Is(err, storage.ErrSpent) {
-		web.Note(ctx, "client_id", c.ID)
-		return storage.Client{}, distrust("jti was used before")
+		return c, distrust("jti was used before")
 	} else if err != nil {
 		return storage.Client{}, fmt.Errorf("spend jti: %w", err)
 	}
@@ -106,7 +126,7 @@ func (o *OAuth) verify(ctx context.Context, c storage.Client, a assertion, now t
 	if !c.AuthMethods.Has("private_key_jwt") {
 		return distrust("the client is not registered for private_key_jwt")
 	}
-	if alg := c.Metadata.TokenEndpointAuthSigningAlg; alg != "" && alg != string(a.alg) {
+	if alg := c.Metadata.TokenEndpointAuthSigningAlg; alg != "" && sameAlg(alg) != a.alg {
 		return distrust("the client is registered for another alg")
 	}
 	keys, err := o.keysOf(ctx, c, a, now)
@@ -117,7 +137,11 @@ func (o *OAuth) verify(ctx context.Context, c storage.Client, a assertion, now t
 		return distrust("the client has no such key")
 	}
 	for _, key := range keys[:min(len(keys), maxTries)] {
-		if _, err := a.jws.Verify(key.Key); err == nil {
+		by := key.Key
+		if public, ok := by.(ed25519.PublicKey); ok {
+			by = ed25519Key(public)
+		}
+		if _, err := a.jws.Verify(by); err == nil {
 			return nil
 		}
 	}
@@ -140,7 +164,7 @@ func (o *OAuth) keysOf(ctx context.Context, c storage.Client, a assertion, now t
 // before its signature was verified.
 type assertion struct {
 	jws    *jose.JSONWebSignature
-	alg    jose.SignatureAlgorithm
+	alg    jose.SignatureAlgorithm // by sameAlg
 	kid    string
 	claims assertionClaims
 }
@@ -157,7 +181,7 @@ func parseAssertion(raw string) (assertion, error) {
 		return assertion{}, distrust("not a JWT signed by an alg that we take")
 	}
 	h := jws.Signatures[0].Protected
-	a := assertion{jws: jws, alg: jose.SignatureAlgorithm(h.Algorithm), kid: h.KeyID}
+	a := assertion{jws: jws, alg: sameAlg(h.Algorithm), kid: h.KeyID}
 	// RFC 7515, Section 4.1.11: what is critical and not understood is refused.
 	// RFC 7797, Section 7: JWTs "MUST NOT use "b64" with a "false" value".
 	for _, name := range []jose.HeaderKey{"crit", "b64"} {

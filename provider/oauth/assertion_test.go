@@ -46,7 +46,7 @@ func newKey(t testing.TB, alg jose.SignatureAlgorithm, kid string) jose.JSONWebK
 	switch alg {
 	case jose.RS256, jose.PS256:
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	case jose.EdDSA:
+	case jose.EdDSA, algEd25519:
 		_, key, err = ed25519.GenerateKey(rand.Reader)
 	default:
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -101,6 +101,13 @@ func (s signer) claims(change map[string]any) map[string]any {
 // sign makes a JWT of claims, which may be JSON text already.
 func (s signer) sign(t testing.TB, claims any, change func(*jose.SignerOptions)) string {
 	t.Helper()
+	if s.alg == algEd25519 { // which go-jose cannot sign by
+		payload, err := json.Marshal(claims)
+		require.NoError(t, err)
+		input := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"Ed25519","kid":"`+s.key.KeyID+`"}`)) + "." +
+			base64.RawURLEncoding.EncodeToString(payload)
+		return input + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(s.key.Key.(ed25519.PrivateKey), []byte(input)))
+	}
 	options := &jose.SignerOptions{}
 	if change != nil {
 		change(options)
@@ -151,7 +158,6 @@ func (h *house) refused(t testing.TB, w *httptest.ResponseRecorder, name string)
 	require.Equal(t, 401, w.Code, "%s: %s", name, w.Body)
 	require.Contains(t, w.Body.String(), `"invalid_client"`, name)
 	require.Equal(t, wrong.Body.String(), w.Body.String(), name)
-	require.Equal(t, `Basic realm="patauth"`, w.Header().Get("WWW-Authenticate"), name)
 }
 
 func TestEveryEndpointOfClientsTakesAssertions(t *testing.T) {
@@ -161,7 +167,9 @@ func TestEveryEndpointOfClientsTakesAssertions(t *testing.T) {
 		require.Equal(t, 200, h.assert("/oauth2/token", s.good(t), forItself).Code, alg)
 		for _, path := range []string{"/oauth2/introspect", "/oauth2/revoke"} {
 			require.Equal(t, 200, h.assert(path, s.good(t), url.Values{"token": {"x"}}).Code, "%s %s", alg, path)
-			h.refused(t, h.assert(path, s.good(t)+"x", url.Values{"token": {"x"}}), path)
+			w := h.assert(path, s.good(t)+"x", url.Values{"token": {"x"}})
+			h.refused(t, w, path)
+			require.Empty(t, w.Header().Get("WWW-Authenticate"), "no header was used")
 		}
 		code, verifier := h.code(t, s.Client, nil)
 		w := h.assert("/oauth2/token", s.good(t), redeem(code, verifier))
@@ -742,12 +750,42 @@ func TestAnAssertionWhileTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
+// RFC 9864 has another name for what EdDSA means here: who registers or says one of
+// them may use both, in the header and in the JWK; no other key is good for either.
+func TestEd25519HasTwoNames(t *testing.T) {
+	h := build(t, storagetest.SQLite(t))
+	names := []string{"EdDSA", "Ed25519"}
+	for _, registered := range append(names, "") {
+		for _, inSet := range append(names, "") {
+			s := h.signer(t, algEd25519, nil)
+			public := s.key.Public()
+			public.Algorithm = inSet
+			set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public}})
+			require.NoError(t, err)
+			h.change(t, &s.Client, func(c *storage.Client) {
+				c.Metadata.JWKS, c.Metadata.TokenEndpointAuthSigningAlg = set, registered
+			})
+			for _, name := range names {
+				s.alg = jose.SignatureAlgorithm(name)
+				w := h.assert("/oauth2/token", s.good(t), forItself)
+				require.Equal(t, 200, w.Code, "%s registered, %s in the set, %s said: %s", registered, inSet, name, w.Body)
+				h.refused(t, h.assert("/oauth2/token", s.good(t)[:40]+"A"+s.good(t)[41:], forItself), "forged")
+			}
+		}
+	}
+	pinned := h.signer(t, algEd25519, func(c *storage.Client) { c.Metadata.TokenEndpointAuthSigningAlg = "ES256" })
+	h.refused(t, h.assert("/oauth2/token", pinned.good(t), forItself), "registered for another alg")
+	other, named := h.signer(t, jose.ES256, nil), h.signer(t, algEd25519, nil)
+	named.ID = other.ID
+	h.refused(t, h.assert("/oauth2/token", named.good(t), forItself), "a key of another kind")
+}
+
 func TestDiscoveryNamesAssertions(t *testing.T) {
 	h := build(t, storagetest.SQLite(t))
 	_, doc := h.send(httptest.NewRequest("GET", "/.well-known/openid-configuration", nil))
 	for _, endpoint := range []string{"token", "introspection", "revocation"} {
 		require.Contains(t, doc[endpoint+"_endpoint_auth_methods_supported"], "private_key_jwt")
-		require.Equal(t, []any{"RS256", "PS256", "ES256", "EdDSA"}, doc[endpoint+"_endpoint_auth_signing_alg_values_supported"])
+		require.Equal(t, []any{"RS256", "PS256", "ES256", "EdDSA", "Ed25519"}, doc[endpoint+"_endpoint_auth_signing_alg_values_supported"])
 	}
 }
 
@@ -758,6 +796,9 @@ func FuzzAssertion(f *testing.F) {
 	f.Add(s.sign(f, s.claims(map[string]any{"aud": []string{issuer}, "exp": 1e300}), nil))
 	f.Add(s.sign(f, s.claims(nil), func(o *jose.SignerOptions) { o.WithHeader("typ", 1).WithHeader("b64", false) }))
 	f.Add("e30.e30.")
+	rfc9864 := s
+	rfc9864.alg = algEd25519
+	f.Add(rfc9864.good(f))
 	f.Fuzz(func(t *testing.T, raw string) {
 		a, err := parseAssertion(raw)
 		if err != nil {
@@ -765,6 +806,7 @@ func FuzzAssertion(f *testing.F) {
 			return
 		}
 		require.Contains(t, assertionAlgs, a.alg)
+		require.NotEqual(t, algEd25519, a.alg, "one name for both")
 		require.LessOrEqual(t, len(raw), maxAssertion)
 		if _, err := a.jws.Verify(s.key.Public().Key); err == nil && a.alg != jose.EdDSA {
 			t.Fatalf("%q was verified by another alg", raw)

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
 
+	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -80,49 +82,114 @@ func (o *OAuth) authenticateFosite(ctx context.Context, r *http.Request, form ur
 	return client{*caller}, nil
 }
 
-// authenticate finds out which client speaks, by exactly one method.
+// A proof is what a request says of its client.
+type proof struct {
+	method, id, secret string
+	// flaw is why no client can be known by it, for the log; "" where there is none.
+	flaw string
+}
+
+// proofOf reads the proof of a request, which is made by one method.
 // RFC 6749, Section 2.3: "The client MUST NOT use more than one authentication
-// method in each request."
-func (o *OAuth) authenticate(ctx context.Context, r *http.Request, form url.Values) (storage.Client, error) {
-	var id, secret, method string
-	user, password, basic := r.BasicAuth()
-	_, inBody := form["client_secret"]
-	asserts := form.Get("client_assertion") != "" || form.Get("client_assertion_type") != ""
+// method in each request." A parameter without a value is none (Section 3.2), and
+// neither is a password: Basic without one only names a public client.
+func proofOf(r *http.Request, form url.Values) (proof, error) {
+	header := r.Header.Get("Authorization")
+	asserts := form.Has("client_assertion") || form.Has("client_assertion_type")
 	switch {
-	case asserts && (inBody || r.Header.Get("Authorization") != ""):
-		return storage.Client{}, fosite.ErrInvalidRequest.WithHint("Use one client authentication method, not two.")
+	case asserts && (form.Has("client_secret") || header != ""), header != "" && form.Has("client_secret"):
+		return proof{}, fosite.ErrInvalidRequest.WithHint("Use one client authentication method, not two.")
 	case asserts:
-		return o.byAssertion(ctx, r, form)
-	case r.Header.Get("Authorization") != "" && !basic:
-		return storage.Client{}, errClient.WithHint("The Authorization header must carry the Basic scheme.")
-	case basic && inBody:
-		return storage.Client{}, fosite.ErrInvalidRequest.WithHint("Use one client authentication method, not two.")
-	case basic:
-		method = "client_secret_basic"
-		// RFC 6749, Section 2.3.1: both parts are form-urlencoded.
-		var err1, err2 error
-		id, err1 = url.QueryUnescape(user)
-		secret, err2 = url.QueryUnescape(password)
-		if err1 != nil || err2 != nil {
-			return storage.Client{}, errClient
+		return proof{method: "private_key_jwt"}, nil
+	case header != "":
+		p := basic(r)
+		if other := form.Get("client_id"); p.flaw == "" && other != "" && other != p.id {
+			return p, fosite.ErrInvalidRequest.WithHint("client_id differs from the Authorization header.")
 		}
-		if other := form.Get("client_id"); other != "" && other != id {
-			return storage.Client{}, fosite.ErrInvalidRequest.WithHint("client_id differs from the Authorization header.")
-		}
-	case inBody:
-		method, id, secret = "client_secret_post", form.Get("client_id"), form.Get("client_secret")
-	default:
-		method, id = "none", form.Get("client_id")
+		return p, nil
+	case form.Has("client_secret"):
+		return proof{method: "client_secret_post", id: form.Get("client_id"), secret: form.Get("client_secret")}, nil
 	}
-	c, err := o.findClient(ctx, id)
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+	return proof{method: "none", id: form.Get("client_id")}, nil
+}
+
+// basic reads the proof of the Authorization header.
+func basic(r *http.Request) proof {
+	p := proof{method: "client_secret_basic"}
+	credentials, ok := authorization(r, "Basic")
+	if !ok {
+		p.flaw = "the Authorization header is not of the Basic scheme"
+		return p
+	}
+	b, err := base64.StdEncoding.DecodeString(credentials)
+	user, password, ok := strings.Cut(string(b), ":")
+	// RFC 6749, Section 2.3.1: both parts are form-urlencoded.
+	id, err1 := url.QueryUnescape(user)
+	secret, err2 := url.QueryUnescape(password)
+	if !ok || errors.Join(err, err1, err2) != nil {
+		p.flaw = "the Authorization header is not well-formed"
+		return p
+	}
+	if p.id, p.secret = id, secret; secret == "" {
+		p.method = "none"
+	}
+	return p
+}
+
+// authorization are the credentials of the Authorization header, if it is of the
+// scheme (RFC 9110, Section 11.4: one space or more between the two).
+func authorization(r *http.Request, scheme string) (credentials string, ok bool) {
+	is, credentials, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(is, scheme) {
+		return "", false
+	}
+	return strings.Trim(credentials, " "), true
+}
+
+// authenticate finds out which client speaks.
+func (o *OAuth) authenticate(ctx context.Context, r *http.Request, form url.Values) (storage.Client, error) {
+	p, err := proofOf(r, form)
+	switch {
+	case err != nil:
 		return storage.Client{}, err
+	case p.method == "private_key_jwt":
+		return o.byAssertion(ctx, r, form)
 	}
-	good := o.db.ClientSecretValid(&c, secret) || method == "none"
-	if err != nil || !good || !c.AuthMethods.Has(method) {
-		return storage.Client{}, errClient
+	var c storage.Client
+	if p.flaw == "" {
+		c, err = o.findClient(ctx, p.id)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return storage.Client{}, err
+		}
 	}
-	return c, nil
+	// Whoever is asked about, the same work is done.
+	good := o.db.ClientSecretValid(&c, p.secret) || p.method == "none"
+	switch {
+	case p.flaw != "":
+	case err != nil:
+		p.flaw = "there is no such client"
+	case !c.AuthMethods.Has(p.method) && p.method == "none":
+		p.flaw = "the client has a method and used none"
+	case !c.AuthMethods.Has(p.method):
+		p.flaw = "the client is not registered for this method"
+	case !good:
+		p.flaw = "the secret is wrong"
+	default:
+		return c, nil
+	}
+	return storage.Client{}, refuse(ctx, c, p.method, p.flaw)
+}
+
+// refuse is the answer to who could not be authenticated, and tells the log why: c
+// is the client that was named, zero where there is none of that id. An id that
+// is nobody's is not repeated there, since it may be a secret in the wrong place.
+func refuse(ctx context.Context, c storage.Client, method, cause string) error {
+	if c.ID != "" {
+		web.Note(ctx, "client_id", c.ID)
+	}
+	web.Note(ctx, "auth_method", method)
+	web.Note(ctx, "cause", cause)
+	return errClient
 }
 
 // findClient finds the client that a request names; storage.ErrNotFound where

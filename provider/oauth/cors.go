@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"net/http"
+	"regexp"
 
 	"github.com/pat-authenticate/patauth/provider/web"
 )
@@ -27,11 +28,28 @@ func (o *OAuth) CrossOrigin(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		if w.Header().Get("Access-Control-Allow-Origin") != "" {
-			w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
-			w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
-			w.Header().Set("Access-Control-Max-Age", "600")
-		}
-		w.WriteHeader(http.StatusNoContent)
+		preflight(w, r, "GET, POST")
 	})
 }
+
+// preflight answers what a browser asks before a script's request (Fetch, "CORS-preflight
+// fetch"), where an origin was allowed. The headers asked for are
+// allowed, be they ours or those of a tracing library: none of them opens anything
+// that a request without a browser could not.
+func preflight(w http.ResponseWriter, r *http.Request, methods string) {
+	h := w.Header()
+	h.Add("Vary", "Access-Control-Request-Headers")
+	if h.Get("Access-Control-Allow-Origin") != "" {
+		h.Set("Access-Control-Allow-Methods", methods)
+		h.Set("Access-Control-Max-Age", "600")
+		asked := r.Header.Get("Access-Control-Request-Headers")
+		if len(asked) > 1000 || !headerNames.MatchString(asked) {
+			asked = "Authorization, Content-Type"
+		}
+		h.Set("Access-Control-Allow-Headers", asked)
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// headerNames is a list of field names (RFC 9110, Sections 5.1 and 5.6.1).
+var headerNames = regexp.MustCompile(`^[A-Za-z0-9-]+( ?, ?[A-Za-z0-9-]+)*$`)

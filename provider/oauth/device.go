@@ -178,9 +178,6 @@ func (h *deviceHandler) polled(ctx context.Context, r fosite.AccessRequester) (s
 		return storage.Device{}, fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
 	}
 	code := r.GetRequestForm().Get("device_code")
-	if code == "" {
-		return storage.Device{}, fosite.ErrInvalidRequest.WithHint("device_code is missing.")
-	}
 	d, err := h.o.db.DeviceByCode(ctx, storage.Digest(code))
 	if errors.Is(err, storage.ErrNotFound) || (err == nil && d.ClientID != r.GetClient().GetID()) {
 		return storage.Device{}, fosite.ErrInvalidGrant.WithHint("The device code is unknown.")

@@ -91,6 +91,10 @@ func public(body func() []byte) http.Handler {
 		h.Set("Cache-Control", "public, max-age=300")
 		h.Set("Access-Control-Allow-Origin", "*")
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		if r.Method == http.MethodOptions {
+			preflight(w, r, "GET, HEAD")
+			return
+		}
 		w.Write(body())
 	})
 }

@@ -68,8 +68,11 @@ func (o *OAuth) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	switch e.Status {
 	case http.StatusUnauthorized:
-		// RFC 6749, Section 5.2: "MUST include the WWW-Authenticate response header".
-		w.Header().Set("WWW-Authenticate", `Basic realm="patauth"`)
+		// RFC 6749, Section 5.2, asks for a challenge where the client used the header.
+		// Elsewhere it would hide the error: libraries of scripts stop at a challenge.
+		if r.Header.Get("Authorization") != "" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="patauth"`)
+		}
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "2")
 	}

@@ -95,7 +95,7 @@ func strong(key any) bool {
 func fitting(set jose.JSONWebKeySet, alg jose.SignatureAlgorithm, kid string) []jose.JSONWebKey {
 	var out []jose.JSONWebKey
 	for _, key := range set.Keys {
-		if (kid == "" || key.KeyID == kid) && (key.Algorithm == "" || key.Algorithm == string(alg)) && signs(key.Key, alg) {
+		if (kid == "" || key.KeyID == kid) && (key.Algorithm == "" || sameAlg(key.Algorithm) == alg) && signs(key.Key, alg) {
 			out = append(out, key)
 		}
 	}

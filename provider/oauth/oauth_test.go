@@ -63,7 +63,7 @@ func openKeys(t testing.TB, db *storage.DB) *keys.Keys {
 		row.Private = db.Seal("signing_key", "private", row.ID, row.Private)
 		require.NoError(t, db.AddSigningKey(ctx, &row))
 	}
-	k, err := keys.Open(ctx, db, keys.Config{})
+	k, err := keys.Open(ctx, db, keys.Config{RSABits: 2048})
 	require.NoError(t, err)
 	if signingKeys == nil {
 		rows, err := db.SigningKeys(ctx)

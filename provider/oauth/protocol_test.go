@@ -1,10 +1,13 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
 
@@ -264,12 +268,20 @@ func TestClientAuthentication(t *testing.T) {
 	}
 	wrong := send(cc, basic(h.portal.ID, "wrong"))
 	unknown := send(cc, basic("unknown", "wrong"))
-	for _, w := range []*httptest.ResponseRecorder{wrong, unknown, send(cc+"&client_id="+h.portal.ID, nil), send(cc, nil),
-		send(cc+"&client_id="+h.portal.ID+"&client_secret="+h.secret, nil), // registered for Basic only
-		send(cc+"&client_id="+h.portal.ID+"&client_assertion=x&client_assertion_type=y", nil),
+	// RFC 6749, Section 5.2: a challenge for who used the header.
+	for w, challenge := range map[*httptest.ResponseRecorder]string{
+		wrong: `Basic realm="patauth"`, unknown: `Basic realm="patauth"`,
+		send(cc, func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }):         `Basic realm="patauth"`,
+		send(cc, func(r *http.Request) { r.Header.Set("Authorization", "Basic !") }):          `Basic realm="patauth"`,
+		send(cc, basic(h.portal.ID, "")):                                                      `Basic realm="patauth"`,
+		send(cc+"&client_id="+h.portal.ID, nil):                                               "",
+		send(cc, nil):                                                                         "",
+		send(cc+"&client_id="+h.portal.ID+"&client_secret="+h.secret, nil):                    "", // registered for Basic only
+		send(cc+"&client_id="+h.portal.ID+"&client_secret=", nil):                             "",
+		send(cc+"&client_id="+h.portal.ID+"&client_assertion=x&client_assertion_type=y", nil): "",
 	} {
 		require.Equal(t, 401, w.Code, w.Body)
-		require.Equal(t, `Basic realm="patauth"`, w.Header().Get("WWW-Authenticate"))
+		require.Equal(t, challenge, w.Header().Get("WWW-Authenticate"))
 		require.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 		require.Contains(t, w.Body.String(), `"invalid_client"`)
 	}
@@ -282,6 +294,28 @@ func TestClientAuthentication(t *testing.T) {
 	inURL := send(cc, func(r *http.Request) { r.URL.RawQuery = "client_id=" + h.portal.ID + "&client_secret=" + h.secret })
 	require.Equal(t, 400, inURL.Code)
 
+	// RFC 6749, Section 3.2: what has no value was not sent. RFC 9110, Section 11.4:
+	// one space or more.
+	for _, w := range []*httptest.ResponseRecorder{
+		send(cc+"&client_secret=", basic(h.portal.ID, h.secret)),
+		send(cc+"&client_secret=&client_assertion=&client_assertion_type=&client_id=", basic(h.portal.ID, h.secret)),
+		send(cc, func(r *http.Request) {
+			basic(h.portal.ID, h.secret)(r)
+			r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), " ", "   ", 1))
+		}),
+	} {
+		require.Equal(t, 200, w.Code, w.Body)
+	}
+	// A public client has no secret, and may say so.
+	for _, w := range []*httptest.ResponseRecorder{
+		send("grant_type=refresh_token&refresh_token=x&client_id="+h.public.ID+"&client_secret=", nil),
+		send("grant_type=refresh_token&refresh_token=x", basic(h.public.ID, "")),
+		send("grant_type=refresh_token&refresh_token=x&client_secret=&client_id="+h.public.ID, basic(h.public.ID, "")),
+	} {
+		require.Contains(t, w.Body.String(), `"invalid_grant"`, "it is known")
+	}
+	require.Contains(t, send("grant_type=refresh_token&refresh_token=x", basic(h.public.ID, "x")).Body.String(), `"invalid_client"`)
+
 	// Two secrets live at once; a third retires the first.
 	c := h.portal
 	second := h.db.NewClientSecret(&c)
@@ -289,6 +323,74 @@ func TestClientAuthentication(t *testing.T) {
 	h.db.NewClientSecret(&c)
 	require.False(t, h.db.ClientSecretValid(&c, h.secret))
 	require.False(t, h.db.ClientSecretValid(&storage.Client{}, ""), "no secret matches no secret")
+}
+
+// Answers to a failed authentication are alike; the operator's log is not. What is no
+// client's id is not repeated there: people paste secrets into the wrong field.
+func TestTheLogSaysWhyAClientWasRefused(t *testing.T) {
+	h := build(t, storagetest.SQLite(t))
+	s := h.signer(t, jose.ES256, nil)
+	var log bytes.Buffer
+	was := slog.Default()
+	slog.SetDefault(slog.New(slog.NewJSONHandler(&log, nil)))
+	defer slog.SetDefault(was)
+	const secret = "pa_cs_in-the-wrong-field"
+	in := func(id, secret string) url.Values { return url.Values{"client_id": {id}, "client_secret": {secret}} }
+	assertion := func(a string, more url.Values) url.Values {
+		form := url.Values{"client_assertion": {a}, "client_assertion_type": {assertionType}}
+		maps.Copy(form, more)
+		return form
+	}
+	now := time.Now().Unix()
+	for _, row := range []struct {
+		form                  url.Values
+		header                string // NAME:SECRET for Basic, or all of it
+		client, method, cause string
+	}{
+		{nil, h.portal.ID + ":" + secret, h.portal.ID, "client_secret_basic", "the secret is wrong"},
+		{nil, h.portal.ID + ":", h.portal.ID, "none", "the client has a method and used none"},
+		{in(h.portal.ID, h.secret), "", h.portal.ID, "client_secret_post", "the client is not registered for this method"},
+		{url.Values{"client_id": {h.portal.ID}}, "", h.portal.ID, "none", "the client has a method and used none"},
+		{in(h.public.ID, secret), "", h.public.ID, "client_secret_post", "the client is not registered for this method"},
+		{nil, secret + ":" + h.secret, "", "client_secret_basic", "there is no such client"},
+		{in(secret, h.secret), "", "", "client_secret_post", "there is no such client"},
+		{url.Values{"client_id": {secret + "\n\"}"}}, "", "", "none", "there is no such client"},
+		{nil, "", "", "none", "there is no such client"},
+		{nil, "Bearer " + secret, "", "client_secret_basic", "the Authorization header is not of the Basic scheme"},
+		{nil, "Basic " + secret, "", "client_secret_basic", "the Authorization header is not well-formed"},
+		{assertion(s.sign(t, s.claims(map[string]any{"exp": now - 60}), nil), nil), "", s.ID, "private_key_jwt", "assertion not trusted: it has expired"},
+		{assertion(s.sign(t, s.claims(map[string]any{"exp": now + 3600}), nil), nil), "", s.ID, "private_key_jwt", "assertion not trusted: exp is too far ahead"},
+		{assertion(s.sign(t, s.claims(map[string]any{"aud": secret}), nil), nil), "", s.ID, "private_key_jwt", "assertion not trusted: aud is somebody else"},
+		{assertion(s.sign(t, s.claims(map[string]any{"iss": secret, "sub": secret}), nil), nil), "", "", "private_key_jwt", "assertion not trusted: there is no such client"},
+		{assertion(secret, nil), "", "", "private_key_jwt", "assertion not trusted: not a JWT signed by an alg that we take"},
+		{assertion(secret, url.Values{"client_id": {s.ID}}), "", s.ID, "private_key_jwt", "assertion not trusted: not a JWT signed by an alg that we take"},
+		{assertion(s.sign(t, s.claims(map[string]any{"iss": h.portal.ID, "sub": h.portal.ID}), nil), nil), "", h.portal.ID, "private_key_jwt", "assertion not trusted: the client is not registered for private_key_jwt"},
+	} {
+		for _, path := range []string{"/oauth2/token", "/oauth2/introspect", "/oauth2/revoke", "/oauth2/device"} {
+			form := url.Values{"grant_type": {"client_credentials"}, "token": {"x"}}
+			maps.Copy(form, row.form)
+			r := httptest.NewRequest("POST", path, strings.NewReader(form.Encode()))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if id, secret, ok := strings.Cut(row.header, ":"); ok {
+				r.SetBasicAuth(id, secret)
+			} else if row.header != "" {
+				r.Header.Set("Authorization", row.header)
+			}
+			log.Reset()
+			status, body := h.send(r)
+			require.Equal(t, []any{401, "invalid_client"}, []any{status, body["error"]}, "%s %+v", path, row)
+			var line struct {
+				Event, Cause string
+				Client       string `json:"client_id"`
+				Method       string `json:"auth_method"`
+			}
+			require.NoError(t, json.Unmarshal(log.Bytes(), &line), "one line: %s", &log)
+			require.Equal(t, []string{"auth.client.failed", row.client, row.method, row.cause},
+				[]string{line.Event, line.Client, line.Method, line.Cause}, path)
+			require.NotContains(t, log.String(), secret)
+			require.NotContains(t, log.String(), h.secret)
+		}
+	}
 }
 
 func TestBadTokenRequests(t *testing.T) {
@@ -315,6 +417,10 @@ func TestBadTokenRequests(t *testing.T) {
 		{"no kind", "", "grant_type=client_credentials", 415, "invalid_request"},
 		{"large", form, "grant_type=" + strings.Repeat("a", 65<<10), 413, "invalid_request"},
 		{"junk code", form, "grant_type=authorization_code&code=%00&client_id=" + h.public.ID, 400, "invalid_request"},
+		{"no code", form, "grant_type=authorization_code&client_id=" + h.public.ID, 400, "invalid_request"},
+		{"a code of no value", form, "grant_type=authorization_code&code=&client_id=" + h.public.ID, 400, "invalid_request"},
+		{"no refresh token", form, "grant_type=refresh_token&client_id=" + h.public.ID, 400, "invalid_request"},
+		{"no device code", form, "grant_type=" + url.QueryEscape(grantDevice) + "&client_id=" + h.public.ID, 400, "invalid_request"},
 		{"unknown code", form, "grant_type=authorization_code&code=x&client_id=" + h.public.ID, 400, "invalid_grant"},
 		{"unknown refresh token", form, "grant_type=refresh_token&refresh_token=x&client_id=" + h.public.ID, 400, "invalid_grant"},
 	} {

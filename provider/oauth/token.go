@@ -18,6 +18,11 @@ import (
 // grantTypes lists what the token endpoint serves.
 var grantTypes = []string{"authorization_code", "refresh_token", "client_credentials", grantDevice}
 
+// redeemed names the parameter of what a grant redeems.
+var redeemed = map[string]string{
+	"authorization_code": "code", "refresh_token": "refresh_token", grantDevice: "device_code",
+}
+
 // onceOnly names what is redeemed, in grants of something for one use.
 var onceOnly = map[string]string{"authorization_code": "code", grantDevice: "device"}
 
@@ -31,6 +36,14 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 	web.Note(r.Context(), "grant_type", kind)
 	if err := knownGrant(kind); err != nil {
 		tokenRequests.WithLabelValues("unknown", protocol(err).Code).Inc()
+		o.fail(w, r, err)
+		return nil
+	}
+	// RFC 6749, Section 5.2, invalid_request: "The request is missing a required
+	// parameter".
+	if name := redeemed[kind]; name != "" && !form.Has(name) {
+		err := fosite.ErrInvalidRequest.WithHintf("%s is missing.", name)
+		tokenRequests.WithLabelValues(kind, protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}

@@ -126,7 +126,7 @@ func TestTokensAreForTheResourcesThatAreNamed(t *testing.T) {
 	require.Equal(t, 200, status, body)
 	require.Equal(t, []any{results, issuer}, h.introspection(t, body["access_token"])["aud"], "all that were granted")
 
-	for _, bad := range []string{other, results + "/", "HTTPS://results.example", results + "/../", ""} {
+	for _, bad := range []string{other, results + "/", "HTTPS://results.example", results + "/../"} {
 		form = refresh(body["refresh_token"])
 		form["resource"] = []string{bad}
 		status, e := h.post("/oauth2/token", h.portal, h.secret, form)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pat-authenticate/patauth/provider/web"
@@ -84,24 +83,25 @@ func bearer(r *http.Request) (string, error) {
 	if r.URL.Query().Has("access_token") {
 		return "", web.Invalid("access_token", "does not belong in the URL")
 	}
-	if token, ok := bearerHeader(r); ok {
+	token, inHeader := bearerHeader(r)
+	if r.Method != http.MethodPost || r.ContentLength == 0 {
 		return token, nil
 	}
-	if r.Method == http.MethodPost && r.ContentLength != 0 {
-		form, err := web.Form(r)
-		if err != nil {
-			return "", err
-		}
-		return form.Get("access_token"), nil
+	form, err := web.Form(r)
+	switch {
+	case inHeader && errors.Is(err, web.ErrUnsupportedMediaType):
+		return token, nil // a body of another kind holds no token
+	case err != nil:
+		return "", err
+	case inHeader && form.Has("access_token"):
+		// RFC 6750, Section 3.1: to use "more than one method for including an access
+		// token" is invalid_request.
+		return "", web.Invalid("access_token", "is in the header and in the body")
+	case inHeader:
+		return token, nil
 	}
-	return "", nil
+	return form.Get("access_token"), nil
 }
 
 // bearerHeader takes a token from the Authorization header.
-func bearerHeader(r *http.Request) (token string, ok bool) {
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return "", false
-	}
-	return strings.TrimSpace(token), true
-}
+func bearerHeader(r *http.Request) (token string, ok bool) { return authorization(r, "Bearer") }

@@ -18,7 +18,9 @@ const maxBody = 64 << 10
 // else (ErrUnsupportedMediaType), at most 64 KiB (ErrTooLarge), each parameter
 // once. A parameter sent twice is an ErrInvalid that names it, unless it is one
 // of repeatable (RFC 6749, Section 3.1: "Request and response parameters MUST
-// NOT be included more than once."). Values are valid UTF-8 without NUL.
+// NOT be included more than once."). Values are valid UTF-8 without NUL. A
+// parameter without a value is left out: RFC 6749, Sections 3.1 and 3.2, has it
+// "treated as if [it] were omitted from the request".
 func Form(r *http.Request, repeatable ...string) (url.Values, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" {
@@ -59,6 +61,11 @@ func parse(raw string, repeatable []string) (url.Values, error) {
 			if !text(x) {
 				return nil, Invalid(plain(name), "not valid text")
 			}
+		}
+		if values = slices.DeleteFunc(values, func(x string) bool { return x == "" }); len(values) == 0 {
+			delete(v, name)
+		} else {
+			v[name] = values
 		}
 	}
 	return v, nil

@@ -32,6 +32,22 @@ func TestParametersComeOnce(t *testing.T) {
 	require.Equal(t, "?script?", param, "a name is repeated in harmless letters")
 }
 
+// RFC 6749, Sections 3.1 and 3.2.
+func TestAParameterWithoutAValueWasNotSent(t *testing.T) {
+	const raw = "a=&b=1&c&r=&r=2&r=&s=&s="
+	want := url.Values{"b": {"1"}, "r": {"2"}}
+	q, err := web.Query(httptest.NewRequest("GET", "/?"+raw, nil), "r", "s")
+	require.NoError(t, err)
+	require.Equal(t, want, q)
+	r := httptest.NewRequest("POST", "/", strings.NewReader(raw))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	form, err := web.Form(r, "r", "s")
+	require.NoError(t, err)
+	require.Equal(t, want, form)
+	_, err = web.Query(httptest.NewRequest("GET", "/?a=&a=1", nil))
+	require.ErrorIs(t, err, web.ErrInvalid, "twice all the same")
+}
+
 func TestFlow(t *testing.T) {
 	id := "azE." + storage.NewID()
 	for _, c := range []struct {
@@ -90,6 +106,7 @@ func FuzzForm(f *testing.F) {
 			require.Len(t, values, 1)
 			require.True(t, utf8.ValidString(name+values[0]))
 			require.NotContains(t, name+values[0], "\x00")
+			require.NotEmpty(t, values[0], "what has no value was not sent")
 		}
 	})
 }
