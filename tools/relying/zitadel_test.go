@@ -26,12 +26,12 @@ type (
 	zitadelInfo   = oidc.UserInfo
 )
 
-// zitadel makes a relying party of github.com/zitadel/oidc. It takes RS256 alone
-// unless it is told to look at the metadata.
+// zitadel makes a relying party of github.com/zitadel/oidc, which takes RS256 unless
+// it is told to look at the metadata.
 func zitadel(t *testing.T, h *house, c registered, style oauth2.AuthStyle, scopes ...string) rp.RelyingParty {
 	t.Helper()
 	party, err := rp.NewRelyingPartyOIDC(context.Background(), h.Issuer, c.ID, c.Secret, portal, scopes,
-		rp.WithHTTPClient(h.client), rp.WithAuthStyle(style), rp.WithSigningAlgsFromDiscovery(),
+		rp.WithHTTPClient(h.client), rp.WithAuthStyle(style),
 		rp.WithPKCEFromDiscovery(cookies.NewCookieHandler([]byte("a hash key of thirty-two bytes!!"), nil)))
 	require.NoError(t, err)
 	require.True(t, party.IsPKCE())

@@ -17,8 +17,8 @@ const redirect_uri = 'https://portal.example/callback'
 // Core, Section 3.1.3.7, lets a client that speaks TLS skip the signature of ID
 // tokens; this one does not.
 const strict = { execute: [client.enableNonRepudiationChecks] }
-const config = await client.discovery(new URL(given.issuer), given.portal.id,
-  { id_token_signed_response_alg: 'ES256' }, client.ClientSecretBasic(given.portal.secret), strict)
+// Issuer, id and secret alone: it posts the secret and takes RS256.
+const config = await client.discovery(new URL(given.issuer), given.portal.id, given.portal.secret, undefined, strict)
 assert.equal(config.serverMetadata().authorization_response_iss_parameter_supported, true)
 assert.ok(config.serverMetadata().supportsPKCE())
 // The same document for those who speak OAuth only (RFC 8414, Section 3).
@@ -180,6 +180,12 @@ async function reads(token) {
   await fails(client.clientCredentialsGrant(wrong), 'OAUTH_WWW_AUTHENTICATE_CHALLENGE', (e) => {
     assert.equal(e.status, 401)
     assert.equal(e.cause[0].scheme, 'basic')
+  })
+  // Who posted it is told the error, not challenged.
+  const posted = await client.discovery(new URL(given.issuer), given.portal.id, 'wrong', undefined, strict)
+  await fails(client.clientCredentialsGrant(posted), 'OAUTH_RESPONSE_BODY_ERROR', (e) => {
+    assert.equal(e.status, 401)
+    assert.equal(e.error, 'invalid_client')
   })
 }
 
