@@ -257,6 +257,8 @@ func FuzzToken(f *testing.F) {
 	f.Add("grant_type=refresh_token&refresh_token=pa_rt_x&scope=openid")
 	f.Add("grant_type=client_credentials&scope=results&resource=" + results)
 	f.Add("grant_type=client_credentials&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion=a.b.c")
+	f.Add("grant_type=authorization_code&code=&code_verifier=")
+	f.Add("grant_type=client_credentials&client_secret=&client_id=&client_assertion=&scope=&resource=&resource=" + results)
 	f.Fuzz(func(t *testing.T, body string) {
 		r := httptest.NewRequest(http.MethodPost, "/oauth2/token", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

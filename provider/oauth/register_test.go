@@ -147,6 +147,7 @@ func TestWhatARegistrationIsAnswered(t *testing.T) {
 		c, err := db.Client(t.Context(), answer["client_id"].(string))
 		require.NoError(t, err)
 		require.False(t, c.FirstParty || c.CanIntrospect)
+		require.Equal(t, SecretMethods, c.AuthMethods, "in the header and in the body, where none was named")
 		require.True(t, db.ClientSecretValid(&c, answer["client_secret"].(string)))
 		for _, k := range []string{"client_id", "client_secret", "registration_access_token", "registration_client_uri", "client_id_issued_at"} {
 			delete(answer, k)
@@ -165,9 +166,16 @@ func TestWhatARegistrationIsAnswered(t *testing.T) {
 			"subject_type": "public", "default_max_age": 0.0, "require_auth_time": true, "default_acr_values": []any{"phr"},
 			"client_uri": "https://app.example/", "logo_uri": "https://app.example/logo.png", "policy_uri": "https://app.example/policy",
 			"tos_uri": "https://app.example/tos", "contacts": []any{"ops@app.example"}, "initiate_login_uri": "https://app.example/login",
-			"jwks_uri": "https://app.example/keys", "token_endpoint_auth_signing_alg": "EdDSA",
+			"jwks_uri": "https://app.example/keys", "token_endpoint_auth_signing_alg": "Ed25519",
 			"backchannel_logout_uri": "https://app.example/out", "backchannel_logout_session_required": true,
 		})
+		for _, named := range SecretMethods {
+			_, answer := h.call(t, "POST", "/oauth2/register", initial, metadataOf(map[string]any{"token_endpoint_auth_method": named}))
+			require.Equal(t, named, answer["token_endpoint_auth_method"])
+			c, err := db.Client(t.Context(), answer["client_id"].(string))
+			require.NoError(t, err)
+			require.Equal(t, storage.Words{named}, c.AuthMethods, "who names one is held to it")
+		}
 		_, answer = h.call(t, "POST", "/oauth2/register", initial, full)
 		require.NotContains(t, answer, "client_secret")
 		require.NotContains(t, answer, "client_secret_expires_at")
@@ -746,6 +754,7 @@ func FuzzRegister(f *testing.F) {
 	for _, body := range []string{
 		`{"redirect_uris": ["https://portal.example/cb"], "jwks": {"keys": [{"kty": "EC", "crv": "P-256", "x": "", "y": ""}]}}`,
 		`{"redirect_uris": ["com.example.app:/cb"], "application_type": "native", "default_max_age": 9223372036854775808}`,
+		`{"redirect_uris": ["https://portal.example/cb"], "token_endpoint_auth_signing_alg": "Ed25519", "require_pkce": true, "pkce_exempt": true}`,
 		`{"client_name": "\ud800\u0000", "scope": "openid", "contacts": ["\u202e"]}`, `{"sector_identifier_uri": "https://127.0.0.1/"}`, `{`, `null`, `[]`, "",
 	} {
 		f.Add(body)
