@@ -52,7 +52,7 @@ func ParseEmail(raw string) (string, error) {
 	switch {
 	case err != nil, a.Address != s, len(s) > 254, local == "", domain == "",
 		strings.ContainsFunc(s, func(r rune) bool {
-			return unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune(`"<>,;:\()[]`, r)
+			return unicode.IsControl(r) || unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune(`"<>,;:\()[]`, r)
 		}):
 		return "", fmt.Errorf("not an e-mail address")
 	}

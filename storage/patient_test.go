@@ -108,6 +108,8 @@ func TestParseEmail(t *testing.T) {
 		"ada@":                        "",
 		"ada example@x.org":           "",
 		`"a b"@x.org`:                 "",
+		"a\u200bda@example.org":       "",
+		"a\u202eda@example.org":       "",
 	} {
 		got, err := storage.ParseEmail(raw)
 		require.Equal(t, want, got, fmt.Sprintf("%q", raw))

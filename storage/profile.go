@@ -119,8 +119,15 @@ func NormalName(raw string) string {
 // empty, of at most 100 characters, none of them invisible or markup.
 func GoodName(name string) bool {
 	return name != "" && utf8.RuneCountInString(name) <= nameMax && !strings.ContainsFunc(name, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune("<>", r)
+		return Unseen(r) || strings.ContainsRune("<>", r)
 	})
+}
+
+// Unseen reports whether r is a control or format character, so that two texts
+// that look alike may differ by it. The joiners are letters' business: Persian and
+// the scripts of India write names with them (Unicode, Section 23.2).
+func Unseen(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != '\u200c' && r != '\u200d'
 }
 
 // NormalLines is the one spelling of a text of several lines: each as NormalName

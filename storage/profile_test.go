@@ -11,7 +11,7 @@ import (
 
 func TestNamesAndBirthDates(t *testing.T) {
 	for name, good := range map[string]bool{
-		"Ada": true, "  Ada\tMaria ": true, "O’Neill-Çelik": true, strings.Repeat("ü", 100): true,
+		"Ada": true, "  Ada\tMaria ": true, "O’Neill-Çelik": true, "علی\u200cرضا": true, "A\u200bda": false, strings.Repeat("ü", 100): true,
 		"": false, " ": false, strings.Repeat("a", 101): false, "<b>": false, "a\u202eb": false, "a\x07b": false,
 	} {
 		require.Equal(t, good, storage.GoodName(storage.NormalName(name)), "%q", name)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/protocol/webauthncose"
@@ -97,7 +98,7 @@ func (p *passkeys) enrol(ctx context.Context, who subject, form answer) (storage
 	if err != nil {
 		return added, nil, refused(ctx, err)
 	}
-	if len(key.ID) > credentialIDMax {
+	if len(key.ID) > credentialIDMax || !usableKey(key.PublicKey) {
 		return added, nil, errWrong
 	}
 	plain, err := json.Marshal(key)
@@ -107,4 +108,26 @@ func (p *passkeys) enrol(ctx context.Context, who subject, form answer) (storage
 	now := storage.Now()
 	added = storage.Credential{Name: fmt.Sprintf("Passkey %d", len(who.creds)+1), ExternalID: hex.EncodeToString(key.ID), Secret: plain, LastUsedAt: &now}
 	return added, provenBy(parsed.Response.AttestationObject.AuthData.Flags), nil
+}
+
+// usableKey reports whether a COSE key is of the type that its algorithm signs with
+// (RFC 9053, Section 2): another one could be kept, and never used.
+func usableKey(cose []byte) bool {
+	key, err := webauthncose.ParsePublicKey(cose)
+	if err != nil {
+		return false
+	}
+	var alg int64
+	var of []webauthncose.COSEAlgorithmIdentifier
+	switch k := key.(type) {
+	case webauthncose.EC2PublicKeyData:
+		alg, of = k.Algorithm, []webauthncose.COSEAlgorithmIdentifier{webauthncose.AlgES256, webauthncose.AlgES384, webauthncose.AlgES512, webauthncose.AlgES256K}
+	case webauthncose.OKPPublicKeyData:
+		alg, of = k.Algorithm, []webauthncose.COSEAlgorithmIdentifier{webauthncose.AlgEdDSA}
+	case webauthncose.RSAPublicKeyData:
+		alg, of = k.Algorithm, []webauthncose.COSEAlgorithmIdentifier{
+			webauthncose.AlgRS256, webauthncose.AlgRS384, webauthncose.AlgRS512, webauthncose.AlgPS256, webauthncose.AlgPS384, webauthncose.AlgPS512,
+		}
+	}
+	return slices.Contains(of, webauthncose.COSEAlgorithmIdentifier(alg))
 }

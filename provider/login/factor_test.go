@@ -1,12 +1,17 @@
 package login
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/go-webauthn/webauthn/protocol/webauthncbor"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pat-authenticate/patauth/provider/session"
@@ -244,4 +249,32 @@ func TestManyRightCodesAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, live, 2)
 	})
+}
+
+// A key that cannot sign with the algorithm it names is not kept.
+func TestAKeyIsOfItsAlgorithmsType(t *testing.T) {
+	x := make([]byte, 32)
+	for _, row := range []struct {
+		key  map[int]any
+		good bool
+	}{
+		{map[int]any{1: 2, 3: -7, -1: 1, -2: x, -3: x}, false}, // a point that is not on the curve
+		{map[int]any{1: 1, 3: -8, -1: 6, -2: x}, true},
+		{map[int]any{1: 1, 3: -7, -1: 6, -2: x}, false},
+		{map[int]any{1: 3, 3: -257, -1: bytes.Repeat([]byte{0xfd}, 256), -2: []byte{1, 0, 1}}, true},
+		{map[int]any{1: 3, 3: -7, -1: bytes.Repeat([]byte{0xfd}, 256), -2: []byte{1, 0, 1}}, false},
+	} {
+		cose, err := webauthncbor.Marshal(row.key)
+		require.NoError(t, err)
+		require.Equal(t, row.good, usableKey(cose), row.key)
+	}
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	point, err := k.PublicKey.Bytes()
+	require.NoError(t, err)
+	for alg, good := range map[int]bool{-7: true, -257: false, -8: false} {
+		cose, err := webauthncbor.Marshal(map[int]any{1: 2, 3: alg, -1: 1, -2: point[1:33], -3: point[33:]})
+		require.NoError(t, err)
+		require.Equal(t, good, usableKey(cose), alg)
+	}
 }

@@ -125,7 +125,7 @@ func (k *check) names() {
 // something else than it says.
 func legible(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
+		return storage.Unseen(r) || unicode.In(r, unicode.Zl, unicode.Zp)
 	})
 }
 
@@ -211,6 +211,13 @@ func fitsType(kind, uri string) bool {
 		return u.Scheme != "https"
 	}
 	return true
+}
+
+// onLoopback reports whether uri leads to this machine, which only a native
+// client's does.
+func onLoopback(uri string) bool {
+	u, err := url.Parse(uri)
+	return err == nil && u.Scheme == "http" && loopback(u.Hostname())
 }
 
 func loopback(host string) bool {

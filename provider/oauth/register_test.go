@@ -209,6 +209,7 @@ func TestWhatAClientMayNotRegister(t *testing.T) {
 		about  string
 	}{
 		{map[string]any{"redirect_uris": nil}, "redirect_uris"},
+		{map[string]any{"client_name": "Riverside\u200b portal"}, "client_name"},
 		{map[string]any{"redirect_uris": []string{}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": callback}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []any{callback, 7}}, "redirect_uris"},
@@ -226,7 +227,7 @@ func TestWhatAClientMayNotRegister(t *testing.T) {
 		{map[string]any{"redirect_uris": []string{"https://portal.example/'\"><script>"}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"https://portal.example/" + long}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": slices.Repeat([]string{callback}, maxURIs+1)}, "redirect_uris"},
-		{map[string]any{"redirect_uris": []string{"http://127.0.0.1/cb"}}, "redirect_uris"},
+		{map[string]any{"redirect_uris": []string{"http://127.0.0.1/cb"}, "application_type": "web"}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"https://localhost/cb"}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"com.example.app:/cb"}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{callback}, "application_type": native}, "redirect_uris"},
@@ -680,6 +681,38 @@ func TestARegisteredClientSignsForItself(t *testing.T) {
 	w, _ := h.call(t, "PUT", at, token, put)
 	require.Equal(t, 200, w.Code, w.Body)
 	require.Equal(t, 401, h.assert("/oauth2/token", s.good(t), form).Code)
+}
+
+// Where anybody may register an address, a request that is wrong on purpose leads
+// nobody there (RFC 9700, Section 4.11.2).
+func TestAStrangersClientIsNoWayOut(t *testing.T) {
+	for _, row := range []struct {
+		open   bool
+		status int
+	}{{true, 400}, {false, 303}} {
+		h := registering(t, storagetest.SQLite(t), Registration{Open: row.open, Token: initial})
+		token := initial
+		if row.open {
+			token = ""
+		}
+		_, answer := h.call(t, "POST", "/oauth2/register", token, metadataOf(nil))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/oauth2/auth?response_type=x&client_id="+answer["client_id"].(string)+"&redirect_uri="+url.QueryEscape(callback), nil))
+		require.Equal(t, row.status, w.Code)
+		require.Equal(t, row.open, w.Header().Get("Location") == "")
+	}
+}
+
+// A client that comes back to this machine is native, though it does not say so.
+func TestALoopbackClientIsNative(t *testing.T) {
+	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
+	for uri, want := range map[string]string{
+		"http://localhost:54545/callback": "native", "http://127.0.0.1/callback": "native", callback: "web",
+	} {
+		w, answer := h.call(t, "POST", "/oauth2/register", initial, metadataOf(map[string]any{"redirect_uris": []string{uri}}))
+		require.Equal(t, 201, w.Code, w.Body.String())
+		require.Equal(t, want, answer["application_type"], uri)
+	}
 }
 
 func TestOpenRegistrationIsPaced(t *testing.T) {

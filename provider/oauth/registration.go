@@ -115,7 +115,14 @@ func (in registration) apply(c *storage.Client, open bool) Faults {
 	if string(m.JWKS) == "null" {
 		m.JWKS = nil
 	}
-	m.ApplicationType = cmp.Or(m.ApplicationType, "web")
+	if m.ApplicationType == "" {
+		// The default is web (OpenID Connect Registration, Section 2), but what comes
+		// back to a loopback address can only be native.
+		m.ApplicationType = "web"
+		if len(in.RedirectURIs) > 0 && !slices.ContainsFunc(in.RedirectURIs, func(uri string) bool { return !onLoopback(uri) }) {
+			m.ApplicationType = "native"
+		}
+	}
 	if m.SubjectType == "" {
 		m.SubjectType = "public"
 		if m.SectorIdentifierURI != "" || soleHost(in.RedirectURIs) != "" {

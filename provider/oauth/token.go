@@ -33,12 +33,12 @@ func (o *OAuth) Token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	kind := form.Get("grant_type")
-	web.Note(r.Context(), "grant_type", kind)
 	if err := knownGrant(kind); err != nil {
 		tokenRequests.WithLabelValues("unknown", protocol(err).Code).Inc()
 		o.fail(w, r, err)
 		return nil
 	}
+	web.Note(r.Context(), "grant_type", kind)
 	// RFC 6749, Section 5.2, invalid_request: "The request is missing a required
 	// parameter".
 	if name := redeemed[kind]; name != "" && !form.Has(name) {

@@ -3,11 +3,19 @@ package web
 import (
 	"context"
 	"log/slog"
+	"strings"
 )
 
+// maxNote bounds a text in the log, in bytes.
+const maxNote = 512
+
 // Note adds an attribute to the request's log line. Values are opaque ids,
-// names from closed sets, counts and times: no personal data, no secret.
+// names from closed sets, counts and times: no personal data, no secret. A text is
+// cut after 512 bytes.
 func Note(ctx context.Context, key string, value any) {
+	if s, ok := value.(string); ok && len(s) > maxNote {
+		value = strings.ToValidUTF8(s[:maxNote], "") + "…"
+	}
 	if rec := recordOf(ctx); rec != nil {
 		rec.mu.Lock()
 		defer rec.mu.Unlock()

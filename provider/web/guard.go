@@ -80,6 +80,12 @@ func (s *Site) guard(next http.Handler) http.Handler {
 			s.fail(w, r, faceOf(r.URL.Path), ErrUnsupportedMediaType)
 			return
 		}
+		// RFC 9110, Section 5.3: a field that is no list is there once.
+		if len(r.Header["Authorization"]) > 1 {
+			httpRejected.WithLabelValues("header").Inc()
+			s.fail(w, r, faceOf(r.URL.Path), Invalid("Authorization", "is there twice"))
+			return
+		}
 		if r.ContentLength > maxBody {
 			httpRejected.WithLabelValues("body").Inc()
 			s.fail(w, r, faceOf(r.URL.Path), ErrTooLarge)

@@ -139,6 +139,12 @@ func TestBodiesAreLimited(t *testing.T) {
 	require.Equal(t, 400, post(form, strings.NewReader("a=%00")))
 	require.Equal(t, 400, post(form, strings.NewReader("a=%ff")))
 
+	// Who asks says so once.
+	twice := httptest.NewRequest("POST", "/login", strings.NewReader("a=b"))
+	twice.Header.Set("Content-Type", form)
+	twice.Header["Authorization"] = []string{"Basic eDp5", "Basic eDp6"}
+	require.Equal(t, 400, serve(h, twice).Code)
+
 	// No route parses multipart, not even one that would.
 	parses := web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { r.ParseMultipartForm(1) }))
 	r := httptest.NewRequest("POST", "/oauth2/token", strings.NewReader("--x--"))

@@ -198,6 +198,14 @@ func TestLogLineCannotBeForged(t *testing.T) {
 	for _, c := range b.String() {
 		require.True(t, c == '\n' || c >= 0x20, "control character %q", c)
 	}
+
+	// Nor does whoever sends a lot fill it.
+	b.Reset()
+	serve(web.Chain(s, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		web.Note(r.Context(), "x", strings.Repeat("ü", 60<<10))
+	})), httptest.NewRequest("GET", "/", nil))
+	require.Less(t, b.Len(), 2<<10)
+	require.NotContains(t, b.String(), "\ufffd")
 }
 
 func TestPanicsAreAnsweredAndCounted(t *testing.T) {
