@@ -139,6 +139,18 @@ func (db *DB) CredentialFailed(ctx context.Context, id string, now time.Time) (d
 	return disabled, err
 }
 
+// EnableCredential takes back that too many failures have disabled c: its patient
+// has proven it in a way that strangers cannot try.
+func (db *DB) EnableCredential(ctx context.Context, c Credential) error {
+	return db.Tx(ctx, func(ctx context.Context) error {
+		r := db.g(ctx).Model(&Credential{}).Where("id = ? AND revoked_at IS NULL AND disabled_at IS NOT NULL", c.ID).Update("disabled_at", nil)
+		if r.Error != nil || r.RowsAffected == 0 {
+			return mapErr(r.Error)
+		}
+		return db.auditFactor(ctx, "factor.enabled", c)
+	})
+}
+
 // CountAttempt counts one more doing of what by whom, of which there may be most
 // within window of the first. ErrSpent where there were as many; that one is not
 // counted. The counter is found by a keyed digest: who it was is not kept.

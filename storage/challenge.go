@@ -83,6 +83,14 @@ func (db *DB) NewMailedChallenge(ctx context.Context, c *Challenge) error {
 	})
 }
 
+// RenewChallenge makes an open or expired challenge, as it was read, hold other
+// data and last until expires: its secret stays good. ErrSpent where it was spent
+// or renewed meanwhile.
+func (db *DB) RenewChallenge(ctx context.Context, c Challenge, data []byte, expires time.Time) error {
+	return spentUnlessOne(db.g(ctx).Model(&Challenge{}).Where("id = ? AND spent_at IS NULL AND data = ?", c.ID, c.Sealed).
+		Updates(map[string]any{"data": db.Seal("challenge", "data", c.ID, data), "expires_at": expires, "attempts": 0}))
+}
+
 // VoidChallenges spends every open challenge of a kind that a patient has.
 func (db *DB) VoidChallenges(ctx context.Context, kind, patientID string, now time.Time) error {
 	return mapErr(db.g(ctx).Model(&Challenge{}).

@@ -64,7 +64,7 @@ func (c HashConfig) slots(processors int, limit int64) int {
 }
 
 const (
-	// hashQueue is how many wait for their turn, for each that runs.
+	// hashQueue is how many wait for their turn in a line, for each that runs.
 	hashQueue = 16
 	// hashWait is how long one waits before the answer is "try later".
 	hashWait = 2 * time.Second
@@ -82,7 +82,15 @@ type Hasher struct {
 	decode *crypt.Decoder
 	dummy  string
 	slots  chan struct{}
-	line   chan struct{}
+	// line and member are who waits for a slot: strangers, and who is no stranger.
+	line, member chan struct{}
+}
+
+// members is h with the line that strangers do not stand in.
+func (h *Hasher) members() *Hasher {
+	m := *h
+	m.line = h.member
+	return &m
 }
 
 // NewHasher checks c and makes its Hasher.
@@ -99,7 +107,7 @@ func NewHasher(db *storage.DB, c HashConfig) (*Hasher, error) {
 		db: db, argon: a, decode: crypt.NewDecoder(),
 		want:  fmt.Sprintf("%s$argon2id$v=19$m=%d,t=%d,p=%d$", peppered, c.MemoryKiB, c.Iterations, c.Lanes),
 		slots: make(chan struct{}, c.Parallel),
-		line:  make(chan struct{}, c.Parallel*(hashQueue+1)),
+		line:  make(chan struct{}, c.Parallel*(hashQueue+1)), member: make(chan struct{}, c.Parallel*(hashQueue+1)),
 	}
 	for _, register := range []func() error{
 		func() error { return argon2.RegisterDecoderArgon2id(h.decode) },

@@ -10,7 +10,7 @@ var (
 		Name: "patauth_login_attempts_total",
 		Help: "Proofs of a factor, by kind and outcome (ok, bad, throttled, disabled).",
 	}, []string{"factor", "outcome"})
-	registrations = promauto.NewCounterVec(prometheus.CounterOpts{
+	registrationSteps = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "patauth_login_registrations_total",
 		Help: "Steps of registration (asked, verified).",
 	}, []string{"step"})

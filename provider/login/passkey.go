@@ -30,7 +30,7 @@ type passkeys struct {
 const (
 	// ceremonyLife is how long a browser may take to answer.
 	ceremonyLife     = 5 * time.Minute
-	kindPasskeyLogin = "passkey_login"  // bound to the browser's cookie
+	kindPasskeyLogin = "passkey_login"  // bound to the browser's cookie, and kept in the page
 	kindPasskeyProof = "passkey_second" // bound to the session
 	kindPasskeyEnrol = "passkey_enrol"  // bound to the session
 	// WebAuthn, Section 7.1, step 25: "Verify that the credentialId is ≤ 1023 bytes."
@@ -78,7 +78,7 @@ func relyingParty(site *web.Site) (*webauthn.WebAuthn, error) {
 
 // ceremony is a question for passkey.js.
 type ceremony struct {
-	Challenge string // id of the stored challenge
+	Challenge string // id of the stored challenge, or the challenge itself, sealed
 	Options   string // JSON of the inner publicKey options
 }
 

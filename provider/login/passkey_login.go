@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/hmac"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -18,18 +20,54 @@ import (
 
 // invite asks for any passkey of this site, whoever it belongs to. It must
 // verify its holder, because it will be the only proof.
-func (p *passkeys) invite(ctx context.Context, browser []byte) (*ceremony, error) {
+// Looking at the page writes nothing: the ceremony is sealed into the page, to the
+// browser that was asked, and only its end leaves a row.
+func (p *passkeys) invite(browser []byte) (*ceremony, error) {
 	options, data, err := p.rp.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
 	if err != nil {
 		return nil, fmt.Errorf("passkey login: %w", err)
 	}
-	return p.begin(ctx, kindPasskeyLogin, "", browser, options.Response, data)
+	state, err := json.Marshal(invitation{Data: data, Until: storage.Now().Add(ceremonyLife)})
+	if err != nil {
+		return nil, fmt.Errorf("passkey login: %w", err)
+	}
+	shown, err := json.Marshal(options.Response)
+	if err != nil {
+		return nil, fmt.Errorf("passkey login: %w", err)
+	}
+	return &ceremony{Challenge: string(p.db.Seal(kindPasskeyLogin, "challenge", hex.EncodeToString(browser), state)), Options: string(shown)}, nil
+}
+
+// invitation is what invite seals.
+type invitation struct {
+	Data  *webauthn.SessionData `json:"data"`
+	Until time.Time             `json:"until"`
+}
+
+// accepted spends an invitation, before anything is checked; errWrong where it is
+// none of ours for this browser, is too old, or was answered before.
+func (p *passkeys) accepted(ctx context.Context, browser []byte, form answer) (webauthn.SessionData, error) {
+	var i invitation
+	plain, err := p.db.Unseal(kindPasskeyLogin, "challenge", hex.EncodeToString(browser), []byte(url.Values(form).Get("challenge")))
+	if err == nil {
+		err = json.Unmarshal(plain, &i)
+	}
+	if err != nil || i.Data == nil || !storage.Now().Before(i.Until) {
+		web.Note(ctx, "passkey_error", "no open ceremony")
+		return webauthn.SessionData{}, errWrong
+	}
+	err = p.db.SpendSealed(ctx, kindPasskeyLogin, i.Data.Challenge, i.Until)
+	if errors.Is(err, storage.ErrSpent) {
+		web.Note(ctx, "passkey_error", "answered before")
+		return webauthn.SessionData{}, errWrong
+	}
+	return *i.Data, err
 }
 
 // welcome takes the answer to invite and returns who it is; errWrong where it
 // proves nobody.
 func (p *passkeys) welcome(ctx context.Context, browser []byte, form answer) (storage.Patient, []string, error) {
-	data, err := p.end(ctx, kindPasskeyLogin, browser, form)
+	data, err := p.accepted(ctx, browser, form)
 	if err != nil {
 		return storage.Patient{}, nil, err
 	}
@@ -95,7 +133,7 @@ func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 	if l.passkeys == nil {
 		return storage.ErrNotFound
 	}
-	if err := l.gate.pass(r); err != nil {
+	if err := l.gate.guess(r); err != nil {
 		return err
 	}
 	browser, err := l.browser(w, r)
@@ -113,6 +151,9 @@ func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("passkey login: %w", err)
 	}
 	if _, err := l.sessions.Start(ctx, w, r, patient.ID, proven...); err != nil {
+		return err
+	}
+	if err := l.remember(w, r, patient.Email); err != nil {
 		return err
 	}
 	attempts.WithLabelValues(storage.KindPasskey, "ok").Inc()

@@ -48,6 +48,9 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return err
 	}
+	if err := l.gate.member(r); err != nil {
+		return err
+	}
 	p, err := l.db.PatientByID(ctx, s.PatientID)
 	if err != nil {
 		return err
@@ -58,7 +61,7 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		v.Problems["new-password"] = key
 		return l.site.Render(w, r, http.StatusUnprocessableEntity, "login_password", v)
 	}
-	who, err := l.candidate(ctx, p.Email)
+	who, err := l.candidate(r, p.Email)
 	if err != nil {
 		return err
 	}
@@ -72,7 +75,7 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	}
 	phc, err := l.hasher.Hash(ctx, password)
 	if err != nil {
-		return l.takeBack(ctx, who.try, err)
+		return l.takeBack(ctx, who, err)
 	}
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
@@ -89,7 +92,7 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		return err
 	})
 	if err != nil {
-		return l.takeBack(ctx, who.try, fmt.Errorf("change password: %w", err))
+		return l.takeBack(ctx, who, fmt.Errorf("change password: %w", err))
 	}
 	web.Event(ctx, "auth.password_changed")
 	return web.Redirect(w, r, flow.Done())

@@ -1,11 +1,13 @@
 package login
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -35,8 +37,36 @@ type registration struct {
 	Locale    string `json:"locale"`
 	PHC       string `json:"phc"`     // of the password
 	Browser   []byte `json:"browser"` // digest of the cookie of the browser that registered
+	Network   []byte `json:"network"` // keyed digest of where that was
 	Request   string `json:"request"`
 	To        string `json:"to"`
+	// Others are what was said before, and is not withdrawn by this. The release
+	// before this one does not read them.
+	Others []registration `json:"others,omitempty"`
+}
+
+// registrationsKept is how many registrations of one address wait for its mailbox.
+// Whoever answers takes the one of their own browser, or that of the password they
+// know: so who registers the address of somebody else, as often as they like, does
+// not keep that person from registering. One network has one.
+const registrationsKept = 5
+
+// among is all the registrations that wait, with reg as the newest.
+func (reg registration) among(all []registration) registration {
+	reg.Others = nil
+	for _, old := range all {
+		if len(reg.Others) < registrationsKept-1 && !bytes.Equal(old.Browser, reg.Browser) && !bytes.Equal(old.Network, reg.Network) {
+			reg.Others = append(reg.Others, old)
+		}
+	}
+	return reg
+}
+
+// each is reg and its Others, the newest first.
+func (reg registration) each() []registration {
+	others := reg.Others
+	reg.Others = nil
+	return append([]registration{reg}, others...)
 }
 
 // registerView is what the page login_register shows.
@@ -61,12 +91,12 @@ func (l *Login) GetRegister(w http.ResponseWriter, r *http.Request) error {
 // The answer is the same whether the address is new, known or disabled; only the
 // mailbox learns the difference.
 func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
+	ctx, begin := r.Context(), time.Now()
 	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}
-	if err := l.gate.pass(r); err != nil {
+	if err := l.gate.stranger(r); err != nil {
 		return err
 	}
 	v := registerView{
@@ -93,6 +123,9 @@ func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	if len(v.Problems) > 0 {
 		return l.site.Render(w, r, http.StatusUnprocessableEntity, "login_register", v)
 	}
+	if err := l.gate.mails.Pass(r); err != nil {
+		return err
+	}
 	phc, err := l.hasher.Hash(ctx, password)
 	if err != nil {
 		return err
@@ -103,17 +136,29 @@ func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = l.register(ctx, registration{
 		Email: email, Given: v.Given, Family: v.Family, BirthDate: v.BirthDate, Locale: web.Lang(r),
-		PHC: phc, Browser: browser, Request: flow.Request, To: flow.To,
+		PHC: phc, Browser: browser, Network: l.db.MAC("registration-network", []byte(subscriber(r))), Request: flow.Request, To: flow.To,
 	})
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
-	registrations.WithLabelValues("asked").Inc()
+	registrationSteps.WithLabelValues("asked").Inc()
 	web.Event(ctx, "auth.register.asked")
+	evenly(ctx, begin)
 	return l.showCheckMail(w, r, flow)
 }
 
-// register asks the mailbox, or tells it that there is an account.
+// subscriber is where r comes from, taken so widely that hardly anybody has many.
+func subscriber(r *http.Request) string {
+	p, err := netip.ParsePrefix(web.Network(r))
+	if err != nil {
+		return web.Network(r)
+	}
+	wide, _ := p.Addr().Prefix(48) // which every IPv6 address has
+	return wide.String()
+}
+
+// register asks the mailbox, or tells it that there is an account. Where the
+// mailbox has had mail enough, the newest mail's link is good for reg, too.
 func (l *Login) register(ctx context.Context, reg registration) error {
 	once := func(ctx context.Context) error {
 		p, err := l.db.PatientByEmail(ctx, reg.Email)
@@ -127,52 +172,74 @@ func (l *Login) register(ctx context.Context, reg registration) error {
 		if p.DisabledAt != nil {
 			return nil
 		}
-		if ok, err := l.mayMail(ctx, reg.Email); err != nil || !ok {
+		may, err := l.mayMail(ctx, reg.Email)
+		if err != nil {
 			return err
 		}
 		if p.EmailVerifiedAt != nil {
+			if !may {
+				return nil
+			}
 			return l.db.Wish(ctx, queue.AccountExists{PatientID: p.ID})
 		}
-		return l.askMailbox(ctx, p.ID, reg)
+		c, all, err := l.pending(ctx, p)
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		data, err := json.Marshal(reg.among(all))
+		if err != nil {
+			return err
+		}
+		if !may && c.ID != "" && c.SpentAt == nil {
+			return l.db.RenewChallenge(ctx, c, data, storage.Now().Add(verifyLife))
+		}
+		return l.askMailbox(ctx, p.ID, data, may)
 	}
-	err := l.db.Tx(ctx, once)
-	if errors.Is(err, storage.ErrConflict) { // the same address, registered at the same moment
-		err = l.db.Tx(ctx, once)
+	var err error
+	for range 5 {
+		// The same address, registered at the same moment, is why it is tried again.
+		if err = l.db.Tx(ctx, once); !errors.Is(err, storage.ErrConflict) && !errors.Is(err, storage.ErrSpent) {
+			break
+		}
 	}
 	return err
 }
 
-// askMailbox makes the challenge that reg waits in and wishes for its mail.
-func (l *Login) askMailbox(ctx context.Context, patientID string, reg registration) error {
-	data, err := json.Marshal(reg)
-	if err != nil {
-		return err
-	}
+// askMailbox makes the challenge that registrations wait in, and wishes for its
+// mail where there may be one; else that is done when somebody asks for it.
+func (l *Login) askMailbox(ctx context.Context, patientID string, data []byte, mail bool) error {
 	c := storage.Challenge{Kind: KindVerifyEmail, PatientID: patientID, Data: data, ExpiresAt: storage.Now().Add(verifyLife)}
-	if err := l.db.NewMailedChallenge(ctx, &c); err != nil {
+	if err := l.db.NewMailedChallenge(ctx, &c); err != nil || !mail {
 		return err
 	}
 	return l.db.Wish(ctx, queue.VerifyEmail{ChallengeID: c.ID})
 }
 
-// pending is the newest registration of a patient whose mailbox has not
-// answered, also when its link is too old; ErrNotFound where there is none.
-func (l *Login) pending(ctx context.Context, p storage.Patient) (registration, error) {
-	var reg registration
+// pending is the challenge of a patient whose mailbox has not answered, also when
+// its link is too old, with the registrations that wait in it, the newest first;
+// ErrNotFound where there is none.
+func (l *Login) pending(ctx context.Context, p storage.Patient) (storage.Challenge, []registration, error) {
 	c, err := l.db.LatestChallenge(ctx, KindVerifyEmail, p.ID)
 	if err != nil {
-		return reg, err
+		return storage.Challenge{}, nil, err
 	}
+	all, err := registrations(c)
+	return c, all, err
+}
+
+// registrations are those that wait in c, the newest first.
+func registrations(c storage.Challenge) ([]registration, error) {
+	var reg registration
 	if err := json.Unmarshal(c.Data, &reg); err != nil {
-		return reg, fmt.Errorf("registration: %w", err)
+		return nil, fmt.Errorf("registration: %w", err)
 	}
-	return reg, nil
+	return reg.each(), nil
 }
 
 // remind asks the mailbox of an unverified patient again.
 func (l *Login) remind(ctx context.Context, p storage.Patient) error {
 	return l.db.Tx(ctx, func(ctx context.Context) error {
-		reg, err := l.pending(ctx, p)
+		c, _, err := l.pending(ctx, p)
 		if errors.Is(err, storage.ErrNotFound) {
 			return nil
 		}
@@ -182,16 +249,28 @@ func (l *Login) remind(ctx context.Context, p storage.Patient) error {
 		if ok, err := l.mayMail(ctx, p.Email); err != nil || !ok {
 			return err
 		}
-		return l.askMailbox(ctx, p.ID, reg)
+		return l.askMailbox(ctx, p.ID, c.Data, true)
 	})
 }
 
+// mayMail counts a mail to an address. All addresses of a mailbox that have a tag
+// (ada+diary@example.org) are one, and the one without is another, so that tags
+// use up nothing of it.
 func (l *Login) mayMail(ctx context.Context, email string) (bool, error) {
-	err := l.db.CountAttempt(ctx, "mail", email, mailsPerHour, time.Hour, storage.Now())
+	err := l.db.CountAttempt(ctx, "mail", mailbox(email), mailsPerHour, time.Hour, storage.Now())
 	if errors.Is(err, storage.ErrSpent) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// mailbox is email without what its tag says (RFC 5233, Section 1).
+func mailbox(email string) string {
+	local, domain, _ := strings.Cut(email, "@")
+	if name, _, tagged := strings.Cut(local, "+"); tagged && name != "" {
+		return name + "+@" + domain
+	}
+	return email
 }
 
 // showCheckMail says that there is mail, whether there is or not.

@@ -151,24 +151,34 @@ func TestABurstOfHashesIsRefusedNotServedLate(t *testing.T) {
 }
 
 func TestTheGateCountsByNetwork(t *testing.T) {
-	g := newGate(Limits{NetworkPerMinute: 5, NetworkFailuresPerMinute: 1, TotalPerSecond: 100})
+	g := newGate(Limits{NetworkPerMinute: 50, NetworkFailuresPerMinute: 1, TotalPerSecond: 100})
 	from := func(addr string) *http.Request {
 		r := httptest.NewRequest("POST", "/login", nil)
 		r.RemoteAddr = addr
 		return r
 	}
-	for range 5 {
-		require.NoError(t, g.pass(from("[2001:db8:1:2::1]:1234")))
+	passed := 0
+	for range 500 {
+		if g.stranger(from("[2001:db8:1:2::1]:1234")) == nil {
+			passed++
+		}
 	}
-	require.ErrorIs(t, g.pass(from("[2001:db8:1:2:ffff::9]:1")), web.ErrSlowDown, "one subscriber")
-	require.NoError(t, g.pass(from("[2001:db8:1:3::1]:1")))
-	require.NoError(t, g.pass(from("198.51.100.1:1")))
-	g.failed(from("198.51.100.1:2"))
-	g.failed(from("198.51.100.1:3"))
-	require.ErrorIs(t, g.pass(from("198.51.100.1:4")), web.ErrSlowDown)
-	require.NoError(t, g.pass(from("198.51.100.2:1")))
-	for range 50 {
-		require.NoError(t, g.pass(from("127.0.0.1:1")))
+	require.InDelta(t, 50, passed, 2)
+	require.ErrorIs(t, g.stranger(from("[2001:db8:1:2:ffff::9]:1")), web.ErrSlowDown, "one subscriber")
+	require.NoError(t, g.member(from("[2001:db8:1:2::1]:1234")), "who was here before has another pace")
+	require.NoError(t, g.guess(from("[2001:db8:1:2::1]:1234")), "and so has what costs little")
+	require.NoError(t, g.stranger(from("[2001:db8:1:3::1]:1")))
+	for range 100 {
+		g.failed(from("198.51.100.1:2"))
+	}
+	require.ErrorIs(t, g.stranger(from("198.51.100.1:4")), web.ErrSlowDown)
+	require.ErrorIs(t, g.guess(from("198.51.100.1:4")), web.ErrSlowDown)
+	require.NoError(t, g.member(from("198.51.100.1:4")))
+	g.failures.Refund(from("198.51.100.1:4"), 1)
+	require.NoError(t, g.stranger(from("198.51.100.1:4")))
+	require.NoError(t, g.stranger(from("198.51.100.2:1")))
+	for range 300 {
+		require.NoError(t, g.stranger(from("127.0.0.1:1")))
 	}
 }
 

@@ -71,7 +71,7 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return web.Redirect(w, r, "/login"+flow.Query())
 	}
-	if err := l.gate.pass(r); err != nil {
+	if err := l.gate.member(r); err != nil {
 		return err
 	}
 	f, err := l.factor(form.Get("factor"))
@@ -117,7 +117,6 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 		if err := l.db.CountAttempt(ctx, secondWrong, whose, flowTries, l.sessions.Absolute, now); err != nil {
 			return err
 		}
-		l.gate.failed(r)
 		attempts.WithLabelValues(f.kind(), "bad").Inc()
 		web.Event(ctx, "auth.second.failed", "factor", f.kind())
 		for _, c := range who.creds {

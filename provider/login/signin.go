@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
@@ -24,6 +25,9 @@ type signinView struct {
 func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
 	_, flow, err := web.QueryFlow(r)
 	if err != nil {
+		return err
+	}
+	if err := l.gate.looks.Pass(r); err != nil {
 		return err
 	}
 	return l.showLogin(w, r, http.StatusOK, signinView{Flow: flow, Email: l.hint(r.Context(), flow)})
@@ -48,12 +52,12 @@ func (l *Login) hint(ctx context.Context, flow web.Flow) string {
 }
 
 func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v signinView) error {
-	if l.passkeys != nil && l.gate.invites.Allow() {
+	if l.passkeys != nil {
 		browser, err := l.browser(w, r)
 		if err != nil {
 			return err
 		}
-		if v.Passkey, err = l.passkeys.invite(r.Context(), browser); err != nil {
+		if v.Passkey, err = l.passkeys.invite(browser); err != nil {
 			return err
 		}
 	}
@@ -65,16 +69,20 @@ func (l *Login) showLogin(w http.ResponseWriter, r *http.Request, status int, v 
 // An address without an account, a disabled account, a wrong password and one
 // that rests after failures get one answer, after the same work.
 func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
+	ctx, begin := r.Context(), time.Now()
 	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}
-	if err := l.gate.pass(r); err != nil {
+	pass := l.gate.stranger
+	if l.knownFor(r, form.Get("email")) != "" {
+		pass = l.gate.member
+	}
+	if err := pass(r); err != nil {
 		web.Event(ctx, "auth.login.throttled")
 		return err
 	}
-	who, err := l.candidate(ctx, form.Get("email"))
+	who, err := l.candidate(r, form.Get("email"))
 	if err != nil {
 		return err
 	}
@@ -84,11 +92,17 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !ok {
-		l.gate.failed(r)
+		if who.known == "" {
+			l.gate.failed(r)
+		}
 		web.Event(ctx, "auth.login.failed", "factor", session.Password)
+		evenly(ctx, begin)
 		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Email: form.Get("email"), Problem: "login.wrong"})
 	}
 	if who.patient.EmailVerifiedAt == nil {
+		if err := l.gate.mails.Pass(r); err != nil {
+			return err
+		}
 		if err := l.remind(ctx, who.patient); err != nil {
 			return err
 		}
@@ -99,12 +113,22 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		if err := l.db.CredentialSucceeded(ctx, who.credential.ID, storage.Now()); err != nil {
 			return err
 		}
+		if who.credential.DisabledAt != nil {
+			if err := l.db.EnableCredential(ctx, who.credential); err != nil {
+				return err
+			}
+		}
 		_, err := l.sessions.Start(ctx, w, r, who.patient.ID, session.Password)
 		return err
 	})
 	if err != nil {
-		return l.takeBack(ctx, who.try, fmt.Errorf("sign in: %w", err))
+		return l.takeBack(ctx, who, fmt.Errorf("sign in: %w", err))
 	}
+	if err := l.remember(w, r, who.patient.Email); err != nil {
+		return err
+	}
+	// A mistake that the patient has mended is none of the network's.
+	l.gate.failures.Refund(r, who.credential.Failures)
 	l.rehash(ctx, who)
 	attempts.WithLabelValues(storage.KindPassword, "ok").Inc()
 	web.Note(ctx, "patient", who.patient.ID)
@@ -112,18 +136,35 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 	return web.Redirect(w, r, flow.Done())
 }
 
+// evenly waits until the work since begin has taken a whole number of steps, so
+// that the time of an answer does not tell how many statements it took, and with
+// that who has an account.
+func evenly(ctx context.Context, begin time.Time) {
+	const step = 50 * time.Millisecond
+	wait := time.NewTimer(step - time.Since(begin)%step)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+}
+
 // candidate is who may be signing in. The zero candidate is nobody.
 type candidate struct {
 	patient    storage.Patient
 	credential storage.Credential // none as long as the mailbox has not answered
 	phc        string
-	try        storage.Try // that is under way, where there is a credential
-	anew       string      // the hash as it is made now, where it is made in another way
+	anew       string // the hash as it is made now, where it is made in another way
+	// The try that is under way, where there is a credential; known is whose it is
+	// where the browser is known for the account, and there is no other then.
+	try   storage.Try
+	known string
 }
 
 // candidate finds who goes by an address; nobody where there is no such
 // patient, or the patient may not sign in.
-func (l *Login) candidate(ctx context.Context, email string) (candidate, error) {
+func (l *Login) candidate(r *http.Request, email string) (candidate, error) {
+	ctx := r.Context()
 	p, err := l.db.PatientByEmail(ctx, email)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && p.DisabledAt != nil {
 		return candidate{}, nil
@@ -132,16 +173,23 @@ func (l *Login) candidate(ctx context.Context, email string) (candidate, error) 
 		return candidate{}, err
 	}
 	if p.EmailVerifiedAt == nil {
-		reg, err := l.pending(ctx, p)
+		_, all, err := l.pending(ctx, p)
 		if errors.Is(err, storage.ErrNotFound) {
 			return candidate{}, nil
 		}
-		return candidate{patient: p, phc: reg.PHC}, err
+		if err != nil {
+			return candidate{}, err
+		}
+		reg, here := l.madeHere(r, all)
+		if !here {
+			reg = all[0]
+		}
+		return candidate{patient: p, phc: reg.PHC}, nil
 	}
 	all, err := l.db.Credentials(ctx, p.ID)
 	for _, c := range all {
 		if c.Kind == storage.KindPassword {
-			return candidate{patient: p, credential: c, phc: string(c.Secret)}, err
+			return candidate{patient: p, credential: c, phc: string(c.Secret), known: l.knownFor(r, p.Email)}, err
 		}
 	}
 	return candidate{}, err
@@ -151,7 +199,15 @@ func (l *Login) candidate(ctx context.Context, email string) (candidate, error) 
 // stays counted until the caller has made something of a right one.
 func (l *Login) proves(ctx context.Context, who *candidate, password string) (bool, error) {
 	may := who.patient.ID != ""
-	if who.credential.ID != "" {
+	if who.known != "" {
+		err := l.db.CountAttempt(ctx, kindKnown, who.known, knownTries, knownLife, storage.Now())
+		if errors.Is(err, storage.ErrSpent) {
+			who.known = ""
+		} else if err != nil {
+			return false, err
+		}
+	}
+	if who.credential.ID != "" && who.known == "" {
 		var err error
 		switch who.try, err = l.db.TryCredential(ctx, who.credential.ID, storage.Now()); {
 		case errors.Is(err, storage.ErrSpent):
@@ -164,16 +220,23 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 	if len(password) > passwordMaxBytes {
 		password = "" // no password is so long, and hashing it is work for nothing
 	}
-	ok, anew, err := l.hasher.Verify(ctx, who.phc, password)
+	hasher := l.hasher
+	if who.known != "" {
+		hasher = hasher.members()
+	}
+	ok, anew, err := hasher.Verify(ctx, who.phc, password)
 	if err != nil {
-		return false, l.takeBack(ctx, who.try, err)
+		return false, l.takeBack(ctx, *who, err)
 	}
 	who.anew = anew
 	if ok && may {
-		return true, nil
+		if who.known != "" {
+			err, who.known = l.db.ForgiveAttempt(ctx, kindKnown, who.known), ""
+		}
+		return true, err
 	}
 	attempts.WithLabelValues(storage.KindPassword, "bad").Inc()
-	if !may {
+	if !may || who.known != "" {
 		return false, nil
 	}
 	return false, l.failed(ctx, who.credential)
@@ -181,11 +244,14 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 
 // takeBack is err, after a try was taken back that came to nothing because of it:
 // what was not checked is no failure.
-func (l *Login) takeBack(ctx context.Context, t storage.Try, err error) error {
-	if t == (storage.Try{}) {
-		return err
+func (l *Login) takeBack(ctx context.Context, who candidate, err error) error {
+	switch {
+	case who.known != "":
+		return errors.Join(err, l.db.ForgiveAttempt(ctx, kindKnown, who.known))
+	case who.try.Credential != "":
+		return errors.Join(err, l.db.TakeBack(ctx, who.try))
 	}
-	return errors.Join(err, l.db.TakeBack(ctx, t))
+	return err
 }
 
 // failed records a wrong proof with c, if there is such a credential, and tells

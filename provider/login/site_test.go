@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -37,7 +38,7 @@ func newPlace(t *testing.T, db *storage.DB) *place {
 	var handler http.Handler
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	t.Cleanup(server.Close)
-	site := &web.Site{Issuer: strings.Replace(server.URL, "127.0.0.1", "localhost", 1), Pages: pages, DB: db}
+	site := &web.Site{Issuer: strings.Replace(server.URL, "127.0.0.1", "localhost", 1), Pages: pages, DB: db, Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	sessions := &session.Sessions{DB: db, Site: site, Config: session.Defaults()}
 	c := Defaults()
 	c.Hash = HashConfig{MemoryKiB: 8, Iterations: 1, Lanes: 1, Parallel: 2}
@@ -90,6 +91,19 @@ func (b *browser) begin() string {
 	require.NoError(b.t, err)
 	b.client.Jar.SetCookies(u, w.Result().Cookies())
 	return b.db.Handle(a)
+}
+
+// from is b, reaching us from an address.
+func (b *browser) from(address string) *browser {
+	b.client.Transport = via(address)
+	return b
+}
+
+type via string
+
+func (v via) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set("X-Forwarded-For", string(v))
+	return http.DefaultTransport.RoundTrip(r)
 }
 
 // page is an answer.
@@ -203,4 +217,27 @@ func (b *browser) session() storage.Session {
 	}
 	b.t.Fatal("no session")
 	return storage.Session{}
+}
+
+// cookie is the value of a cookie of the browser.
+func (b *browser) cookie(name string) string {
+	b.t.Helper()
+	u, _ := url.Parse(b.url)
+	for _, c := range b.client.Jar.Cookies(u) {
+		if c.Name == name {
+			return c.Value
+		}
+	}
+	b.t.Fatal("no cookie " + name)
+	return ""
+}
+
+// request is one that the browser would make.
+func (b *browser) request(path string) *http.Request {
+	u, _ := url.Parse(b.url)
+	r := httptest.NewRequest("GET", path, nil)
+	for _, c := range b.client.Jar.Cookies(u) {
+		r.AddCookie(c)
+	}
+	return r
 }

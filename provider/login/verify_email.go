@@ -3,10 +3,10 @@ package login
 import (
 	"context"
 	"crypto/hmac"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
@@ -32,14 +32,15 @@ func (l *Login) GetVerify(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	token := q.Get("token")
-	c, reg, err := l.mailed(r.Context(), token)
+	c, all, err := l.mailed(r.Context(), token)
 	if errors.Is(err, storage.ErrNotFound) || (err == nil && !c.Open(storage.Now())) {
 		return l.showDeadLink(w, r)
 	}
 	if err != nil {
 		return err
 	}
-	return l.site.Render(w, r, http.StatusOK, "login_verify", verifyView{Token: token, Password: !l.registeredHere(r, reg)})
+	_, here := l.madeHere(r, all)
+	return l.site.Render(w, r, http.StatusOK, "login_verify", verifyView{Token: token, Password: !here})
 }
 
 // PostVerify spends the token. POST /verify-email
@@ -53,15 +54,21 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := l.gate.pass(r); err != nil {
+	if err := l.gate.stranger(r); err != nil {
 		return err
 	}
 	token := form.Get("token")
-	c, reg, err := l.mailed(ctx, token)
-	if err == nil && !l.registeredHere(r, reg) {
-		c, err = l.db.TryChallenge(ctx, KindVerifyEmail, c.ID, c.Digest, mailTries, storage.Now())
+	c, all, err := l.mailed(ctx, token)
+	reg, here := l.madeHere(r, all)
+	if err == nil && !here {
+		_, err = l.db.TryChallenge(ctx, KindVerifyEmail, c.ID, c.Digest, mailTries, storage.Now())
 		if err == nil {
-			ok, _, wrong := l.hasher.Verify(ctx, reg.PHC, form.Get("current-password"))
+			ok, wrong := false, error(nil)
+			for _, reg = range all {
+				if ok, _, wrong = l.hasher.Verify(ctx, reg.PHC, form.Get("current-password")); ok || wrong != nil {
+					break
+				}
+			}
 			if wrong != nil {
 				return errors.Join(wrong, l.db.UntryChallenge(ctx, KindVerifyEmail, c.ID))
 			}
@@ -74,7 +81,7 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	}
 	var flow web.Flow
 	if err == nil {
-		flow, err = l.verify(ctx, c)
+		flow, err = l.verify(ctx, c, reg)
 	}
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) {
 		l.gate.failed(r)
@@ -84,48 +91,53 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("verify email: %w", err)
 	}
-	registrations.WithLabelValues("verified").Inc()
+	registrationSteps.WithLabelValues("verified").Inc()
 	web.Event(ctx, "auth.verify_email.ok")
 	flow = l.here(r, flow)
 	return l.site.Render(w, r, http.StatusOK, "login_verified", struct{ Flow web.Flow }{flow})
 }
 
-// mailed is the challenge of a mailed token, open or not, with the registration
-// that waits in it; ErrNotFound where the token is not ours.
-func (l *Login) mailed(ctx context.Context, token string) (storage.Challenge, registration, error) {
-	var reg registration
+// mailed is the challenge of a mailed token, open or not, with the registrations
+// that wait in it, the newest first; ErrNotFound where the token is not ours.
+func (l *Login) mailed(ctx context.Context, token string) (storage.Challenge, []registration, error) {
 	id, secret, ok := storage.ParseMailedToken(token)
 	if !ok {
-		return storage.Challenge{}, reg, storage.ErrNotFound
+		return storage.Challenge{}, nil, storage.ErrNotFound
 	}
 	c, err := l.db.Challenge(ctx, KindVerifyEmail, id)
 	if err != nil {
-		return c, reg, err
+		return c, nil, err
 	}
 	if !hmac.Equal(c.Digest, storage.Digest(secret)) {
-		return c, reg, storage.ErrNotFound
+		return c, nil, storage.ErrNotFound
 	}
-	return c, reg, json.Unmarshal(c.Data, &reg)
+	all, err := registrations(c)
+	return c, all, err
 }
 
-// registeredHere reports whether this is the browser that registered.
-func (l *Login) registeredHere(r *http.Request, reg registration) bool {
+// madeHere is the registration that this browser made.
+func (l *Login) madeHere(r *http.Request, all []registration) (registration, bool) {
 	handle, err := web.ReadCookie(r, l.site.Issuer, browserCookie)
-	return err == nil && hmac.Equal(storage.Digest(handle), reg.Browser)
+	if err != nil {
+		return registration{}, false
+	}
+	for _, reg := range all {
+		if hmac.Equal(storage.Digest(handle), reg.Browser) {
+			return reg, true
+		}
+	}
+	return registration{}, false
 }
 
-// verify spends the challenge and makes its registration the account. Whatever
-// the account had before is gone with it: it was not the mailbox that bound it.
-func (l *Login) verify(ctx context.Context, c storage.Challenge) (web.Flow, error) {
-	var reg registration
+// verify spends the challenge and makes the registration that was proven the
+// account. Whatever the account had before is gone with it: it was not the mailbox
+// that bound it.
+func (l *Login) verify(ctx context.Context, c storage.Challenge, reg registration) (web.Flow, error) {
 	err := l.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
 		c, err := l.db.SpendChallenge(ctx, KindVerifyEmail, c.ID, c.Digest, now)
 		if err != nil {
 			return err
-		}
-		if err := json.Unmarshal(c.Data, &reg); err != nil {
-			return fmt.Errorf("registration: %w", err)
 		}
 		p, err := l.db.PatientByID(ctx, c.PatientID)
 		if err != nil {
@@ -196,18 +208,21 @@ func (l *Login) GetResend(w http.ResponseWriter, r *http.Request) error {
 // PostResend sends the mail again, if there is one to send. The answer does not
 // say. POST /verify-email/resend
 func (l *Login) PostResend(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
+	ctx, begin := r.Context(), time.Now()
 	form, flow, err := l.site.FormFlow(r)
 	if err != nil {
 		return err
 	}
-	if err := l.gate.pass(r); err != nil {
+	if err := l.gate.guess(r); err != nil {
 		return err
 	}
 	email, err := storage.ParseEmail(form.Get("email"))
 	if err != nil {
 		return l.site.Render(w, r, http.StatusUnprocessableEntity, "login_resend",
 			resendView{Flow: flow, Email: form.Get("email"), Problem: "register.problem.email"})
+	}
+	if err := l.gate.mails.Pass(r); err != nil {
+		return err
 	}
 	p, err := l.db.PatientByEmail(ctx, email)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -218,5 +233,6 @@ func (l *Login) PostResend(w http.ResponseWriter, r *http.Request) error {
 			return fmt.Errorf("resend: %w", err)
 		}
 	}
+	evenly(ctx, begin)
 	return l.showCheckMail(w, r, flow)
 }

@@ -142,6 +142,7 @@ func (o *OAuth) verify(ctx context.Context, c storage.Client, a assertion, now t
 			by = ed25519Key(public)
 		}
 		if _, err := a.jws.Verify(by); err == nil {
+			o.clientKeys.proved(c.Metadata.JWKSURI, now)
 			return nil
 		}
 	}

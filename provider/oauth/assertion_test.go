@@ -701,26 +701,94 @@ func TestOneFetchServesAllWhoWait(t *testing.T) {
 // Many jwks_uris are no way around the cooldown.
 func TestFetchedSetsAreBounded(t *testing.T) {
 	set, asked := setOf(t, newKey(t, jose.ES256, "k1")), 0
-	k := &keySets{sets: map[string]*keySet{}, get: func(context.Context, string) ([]byte, error) { asked++; return set, nil }}
+	k := newKeySets(func(context.Context, string) ([]byte, error) { asked++; return set, nil })
 	find := func(i int, now time.Time) error {
 		_, err := k.find(context.Background(), fmt.Sprint("https://portal.example/", i), jose.ES256, "k1", now)
 		return err
 	}
 	now := time.Now()
-	for i := range maxFetched {
+	for i := range maxUnproven {
 		require.NoError(t, find(i, now.Add(time.Duration(i)*time.Millisecond)))
 	}
 	now = now.Add(time.Second)
-	for i := range 100 {
-		require.ErrorIs(t, find(maxFetched+i, now), errCrowded)
+	for i := range 10 * maxUnproven {
+		require.ErrorIs(t, find(maxUnproven+i, now), errCrowded)
 	}
 	require.NoError(t, find(0, now), "who is in stays in")
-	require.Equal(t, maxFetched, asked)
+	require.Equal(t, maxUnproven, asked)
 	now = now.Add(keysCooldown)
-	require.NoError(t, find(maxFetched, now))
-	require.Len(t, k.sets, maxFetched)
+	require.NoError(t, find(maxUnproven, now))
+	require.Len(t, k.sets, maxUnproven)
 	require.NotContains(t, k.sets, "https://portal.example/0", "the oldest made room")
-	require.Equal(t, maxFetched+1, asked)
+	require.Equal(t, maxUnproven+1, asked)
+}
+
+// Ten times as many jwks_uris as there is room for, named again as soon as their
+// cooldown is over: the sets that clients work with stay, up to their share, and
+// then the one that nobody used for longest goes.
+func TestACrowdOfSetsDoesNotEvictThoseInUse(t *testing.T) {
+	set := setOf(t, newKey(t, jose.ES256, "k1"))
+	k := newKeySets(func(context.Context, string) ([]byte, error) { return set, nil })
+	find := func(uri string, now time.Time) error {
+		_, err := k.find(context.Background(), uri, jose.ES256, "k1", now)
+		return err
+	}
+	now := time.Now()
+	const own = maxFetched - maxUnproven
+	for i := range own {
+		uri := fmt.Sprint("https://clinic.example/", i)
+		require.NoError(t, find(uri, now))
+		k.proved(uri, now)
+	}
+	for range 5 { // minutes
+		now = now.Add(61500 * time.Millisecond)
+		for i := range 2 * maxFetched {
+			_ = find(fmt.Sprint("https://crowd.example/", i), now)
+		}
+		for i := range own {
+			uri := fmt.Sprint("https://clinic.example/", i)
+			require.NoError(t, find(uri, now))
+			k.proved(uri, now.Add(time.Duration(i)*time.Microsecond))
+		}
+		require.LessOrEqual(t, len(k.sets), maxFetched)
+	}
+	now = now.Add(keysCooldown)
+	for i := range maxFetched {
+		uri := fmt.Sprint("https://new.example/", i)
+		require.NoError(t, find(uri, now))
+		k.proved(uri, now)
+		now = now.Add(time.Second)
+	}
+	require.NotContains(t, k.sets, "https://clinic.example/0")
+	require.Len(t, k.sets, maxFetched)
+}
+
+// One network that names ever new jwks_uris leaves room for a client elsewhere.
+func TestOneNetworkDoesNotFillTheSets(t *testing.T) {
+	h := build(t, storagetest.SQLite(t))
+	h.clientKeys.get = func(context.Context, string) ([]byte, error) { return []byte(`{"keys": []}`), nil }
+	key := newKey(t, jose.ES256, "k1")
+	ask := func(i int, addr string) {
+		c := storage.Client{
+			Name: "Crowd", AuthMethods: storage.Words{"private_key_jwt"}, GrantTypes: storage.Words{"client_credentials"},
+			Metadata: storage.ClientMetadata{JWKSURI: fmt.Sprint("https://crowd.example/", i)},
+		}
+		require.NoError(t, h.db.CreateClient(t.Context(), &c))
+		form := cloned(forItself)
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", signer{Client: c, key: key, alg: jose.ES256}.good(t))
+		r := httptest.NewRequest("POST", "/oauth2/token", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.RemoteAddr = addr
+		status, _ := h.send(r)
+		require.Equal(t, 401, status)
+	}
+	for i := range 10 * newSetsOfNetwork.Burst {
+		ask(i, "198.51.100.7:1")
+	}
+	require.InDelta(t, newSetsOfNetwork.Burst, len(h.clientKeys.sets), 15)
+	ask(10000, "198.51.100.8:1")
+	require.Contains(t, h.clientKeys.sets, "https://crowd.example/10000")
 }
 
 // Neither a client that cannot be found nor a jti that cannot be spent is the

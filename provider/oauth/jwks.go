@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	// Names are compared with their case, and none may be there twice.
 	"github.com/go-jose/go-jose/v4/json"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/pat-authenticate/patauth/provider/web"
 )
 
 const (
@@ -126,14 +129,21 @@ const (
 	// outcome: whoever makes up kids, which takes no key, does not make us fetch.
 	keysCooldown = time.Minute
 	// maxFetched bounds the sets in memory and, with the cooldown, the fetches of
-	// a minute.
-	maxFetched = 512
+	// a minute. Of these, maxUnproven are for sets that have verified nothing yet:
+	// whoever names many never crowds out those that clients work with.
+	maxFetched  = 512
+	maxUnproven = 256
 )
+
+// newSetsOfNetwork is how often one network may make us look at a jwks_uri that is
+// not at hand, so that there is room for the next who comes.
+var newSetsOfNetwork = web.Rate{PerMinute: 60, Burst: 60}
 
 // keySets are the JWK Sets that clients have at their jwks_uri, as fetched lately
 // by this replica. It is safe for concurrent use.
 type keySets struct {
 	get     func(ctx context.Context, uri string) ([]byte, error)
+	pace    *web.Pace // of sets that are not at hand
 	flights singleflight.Group
 
 	mu   sync.Mutex
@@ -147,6 +157,12 @@ type keySet struct {
 	// err is why the last fetch, tried at that time, brought none.
 	err   error
 	tried time.Time
+	// proved is when a key of it last verified a signature.
+	proved time.Time
+}
+
+func newKeySets(get func(ctx context.Context, uri string) ([]byte, error)) *keySets {
+	return &keySets{get: get, pace: web.NewPace(newSetsOfNetwork, web.Rate{}), sets: map[string]*keySet{}}
 }
 
 var errCrowded = errors.New("too many jwks_uris in use")
@@ -185,7 +201,7 @@ func (k *keySets) cached(uri string, alg jose.SignatureAlgorithm, kid string, no
 // fetch fetches the set at uri, unless that was tried a moment ago or others
 // have taken all the room.
 func (k *keySets) fetch(ctx context.Context, uri string, now time.Time) {
-	s := k.due(uri, now)
+	s := k.due(ctx, uri, now)
 	if s == nil {
 		return
 	}
@@ -202,15 +218,24 @@ func (k *keySets) fetch(ctx context.Context, uri string, now time.Time) {
 	}
 }
 
+// proved notes that a key of the set at uri has verified a signature.
+func (k *keySets) proved(uri string, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s, ok := k.sets[uri]; ok {
+		s.proved = now
+	}
+}
+
 // due notes that uri is fetched now; nil where it must not be.
-func (k *keySets) due(uri string, now time.Time) *keySet {
+func (k *keySets) due(ctx context.Context, uri string, now time.Time) *keySet {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s, ok := k.sets[uri]
 	if ok && now.Sub(s.tried) < keysCooldown {
 		return nil
 	}
-	if !ok && len(k.sets) >= maxFetched && !k.forget(now) {
+	if !ok && (k.pace.Pass(new(http.Request).WithContext(ctx)) != nil || !k.room(now)) {
 		return nil
 	}
 	if !ok {
@@ -221,18 +246,31 @@ func (k *keySets) due(uri string, now time.Time) *keySet {
 	return s
 }
 
-// forget makes room for one set: the one that was fetched longest ago goes. Its
-// cooldown must be over, or to forget it would be a way around. Callers hold mu.
-func (k *keySets) forget(now time.Time) bool {
-	oldest := ""
+// room makes room for one set. Of the unproven ones the one goes that was fetched
+// longest ago; where those have not yet their share, the proven one that was of use
+// longest ago. Its cooldown must be over, or to forget it would be a way around.
+// Callers hold mu.
+func (k *keySets) room(now time.Time) bool {
+	unproven, idle, useless := 0, "", ""
 	for uri, s := range k.sets {
-		if oldest == "" || s.tried.Before(k.sets[oldest].tried) {
-			oldest = uri
+		if s.proved.IsZero() {
+			unproven++
+			if useless == "" || s.tried.Before(k.sets[useless].tried) {
+				useless = uri
+			}
+		} else if idle == "" || s.proved.Before(k.sets[idle].proved) {
+			idle = uri
 		}
 	}
-	if now.Sub(k.sets[oldest].tried) < keysCooldown {
+	goes := idle
+	if unproven >= maxUnproven {
+		goes = useless
+	} else if len(k.sets) < maxFetched {
+		return true
+	}
+	if now.Sub(k.sets[goes].tried) < keysCooldown {
 		return false
 	}
-	delete(k.sets, oldest)
+	delete(k.sets, goes)
 	return true
 }

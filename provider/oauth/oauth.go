@@ -81,7 +81,7 @@ func New(c Config) *OAuth {
 	o := &OAuth{
 		db: c.DB, keys: c.Keys, site: c.Site, issuer: c.Site.Issuer,
 		pkce: c.PKCE, registration: c.Registration, outbound: c.Outbound,
-		clientKeys: &keySets{get: c.Outbound.Get, sets: map[string]*keySet{}},
+		clientKeys: newKeySets(c.Outbound.Get),
 		devices:    web.NewPace(devicesOfNetwork, devicesOfAll),
 		begins:     web.NewPace(beginsOfNetwork, beginsOfAll),
 	}
