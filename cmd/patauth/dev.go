@@ -122,6 +122,9 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 		return err
 	}
 	config.Storage.DSN = Secret("sqlite:" + filepath.Join(dir, "patauth.db"))
+	if err := config.Validate("app"); err != nil {
+		return fmt.Errorf("configuration:\n%w", err)
+	}
 	db, err := openDB(ctx, config)
 	if err != nil {
 		return err

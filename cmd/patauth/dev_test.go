@@ -331,6 +331,13 @@ func TestClientsOfDevAreToldOnThisMachine(t *testing.T) {
 	require.ErrorContains(t, err, "--backchannel-logout-uri: must be https")
 }
 
+func TestDevRefusesWhatCannotBe(t *testing.T) {
+	_, err := patauth(t, []string{"PATAUTH_OAUTH_PKCE=pubic", "PATAUTH_KEYS_RSA_BITS=1024"}, "dev", "--data", t.TempDir(),
+		"--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0", "--portal-listen", "127.0.0.1:0")
+	require.ErrorContains(t, err, "oauth.pkce: must be always, nonce or public")
+	require.ErrorContains(t, err, "keys.rsa_bits: must be 2048 or 3072")
+}
+
 func TestDevIsRefusedInProduction(t *testing.T) {
 	_, err := patauth(t, []string{"PATAUTH_MODE=production"}, "dev", "--data", t.TempDir())
 	require.ErrorContains(t, err, "refused in production mode")

@@ -39,6 +39,10 @@ func TestOfWhomPKCEIsDemanded(t *testing.T) {
 	keyed.ID, keyed.AuthMethods = "", storage.Words{"private_key_jwt"}
 	require.NoError(t, h.db.CreateClient(t.Context(), &keyed))
 
+	registered := h.portal // by itself
+	registered.ID, registered.Registration = "", storage.Digest("pa_rg_x")
+	require.NoError(t, h.db.CreateClient(t.Context(), &registered))
+
 	nothing, nonce := bare(nil), bare(url.Values{"nonce": {"n"}})
 	for _, row := range []struct {
 		what   string
@@ -52,7 +56,8 @@ func TestOfWhomPKCEIsDemanded(t *testing.T) {
 		{"nothing, of a client with a key", keyed, nothing, "public"},
 		{"a nonce", h.portal, nonce, "nonce public"},
 		{"a nonce, of a client with a key", keyed, nonce, "nonce public"},
-		{"a nonce of no value", h.portal, nothing, "public"},
+		{"nothing, of a client that registered itself", registered, nothing, "public"},
+		{"a nonce, of a client that registered itself", registered, nonce, "nonce public"},
 		{"a nonce that no ID token brings back", h.portal, bare(url.Values{"nonce": {"n"}, "scope": {"profile"}}), "public"},
 		{"a nonce, of an app", h.public, nonce, ""},
 		{"nothing, of an app", h.public, nothing, ""},
