@@ -55,7 +55,7 @@ func (l *Login) knownBrowser(r *http.Request) []known {
 	if err != nil || len(text) > 2048 {
 		return nil
 	}
-	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil {
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/storage/storagetest"
 )
@@ -272,4 +275,25 @@ func TestMailsAreBounded(t *testing.T) {
 	} {
 		require.Equal(t, box, mailbox(address))
 	}
+}
+
+// Whatever a cookie and a challenge say, they are of our making or they say nothing.
+func FuzzSealedByUs(f *testing.F) {
+	db := storagetest.SQLite(f)
+	l := &Login{db: db, site: &web.Site{Issuer: "http://localhost"}, passkeys: &passkeys{db: db}}
+	w := httptest.NewRecorder()
+	require.NoError(f, l.remember(w, httptest.NewRequest("GET", "/", nil), "ada@example.org"))
+	f.Add(w.Result().Cookies()[0].Value)
+	f.Add(string(db.Seal(kindPasskeyLogin, "challenge", "", []byte(`{"until": "2999-01-01T00:00:00Z"}`))))
+	f.Add("AAAA")
+	ours := w.Result().Cookies()[0].Value
+	f.Fuzz(func(t *testing.T, text string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.AddCookie(&http.Cookie{Name: knownCookie, Value: text})
+		if len(l.knownBrowser(r)) > 0 {
+			require.Equal(t, ours, text)
+		}
+		_, err := l.passkeys.accepted(t.Context(), nil, answer{"challenge": {text}})
+		require.ErrorIs(t, err, errWrong)
+	})
 }
