@@ -15,7 +15,7 @@ gotest   = $(tool) gotestsum --format standard-quiet --
 crowded  = ./storage/... ./provider/... ./tasks/... ./lis/...
 
 .DEFAULT_GOAL = help
-.PHONY: help build run test test-go test-race test-tools lint bench fuzz clean compiler
+.PHONY: help build run test test-relying test-go test-race test-tools lint bench fuzz clean compiler
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -27,7 +27,10 @@ run: build ## Build, then run everything in one process: bin/patauth dev
 	bin/patauth dev
 
 test: build ## Run every test, with PostgreSQL, Redis, Chromium and Node.js; says what it skipped
-	.ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-tools
+	PATAUTH_TEST_RELYING=yes .ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-tools
+
+test-relying: build ## Run the relying parties of others alone: Node.js, Python, Java, Apache, Go
+	PATAUTH_TEST_RELYING=yes PATAUTH_TEST_BINARY='$(CURDIR)/bin/patauth' .ci/testenv sh -c 'cd tools && $(GO) test -count=1 -v ./relying'
 
 test-go:
 	$(GO) vet ./...

@@ -44,6 +44,21 @@ func newBrowser(t *testing.T, h *house, patient, email string) *browser {
 	return b
 }
 
+// of is the same browser in another test.
+func (b *browser) of(t *testing.T) *browser {
+	same := *b
+	same.t = t
+	same.client = &http.Client{Jar: b.client.Jar, Transport: b.client.Transport, Timeout: b.client.Timeout,
+		CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+			same.at = r.URL
+			if same.away() {
+				return http.ErrUseLastResponse
+			}
+			return nil
+		}}
+	return &same
+}
+
 // away reports whether the browser was sent away from the provider.
 func (b *browser) away() bool { return b.at.Scheme+"://"+b.at.Host != b.issuer }
 
