@@ -38,7 +38,7 @@ func TestReadinessSaysWhyNot(t *testing.T) {
 }
 
 func TestReadinessDoesNotHang(t *testing.T) {
-	db, err := storage.Open(context.Background(), storage.Config{DSN: "postgres://nobody@" + mute(t) + "/none", Keys: storage.NewKeyring()})
+	db, err := storage.Open(context.Background(), storage.Config{DSN: "postgres://nobody@" + storagetest.Silent(t) + "/none", Keys: storage.NewKeyring()})
 	require.NoError(t, err)
 	defer db.Close()
 	start := time.Now()

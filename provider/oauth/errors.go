@@ -27,7 +27,7 @@ type oauthError struct {
 // server_error from fosite, yet the code is spent, and that is invalid_grant.
 func protocol(err error) oauthError {
 	switch {
-	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, keys.ErrNoKey), errors.Is(err, web.ErrUnavailable):
+	case web.Unavailable(err), errors.Is(err, keys.ErrNoKey):
 		return oauthError{http.StatusServiceUnavailable, "temporarily_unavailable", "Try again in a moment."}
 	case errors.Is(err, storage.ErrSpent):
 		return oauthError{http.StatusBadRequest, "invalid_grant", "It was used, replaced or has expired."}

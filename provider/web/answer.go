@@ -1,9 +1,11 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pat-authenticate/patauth/storage"
@@ -56,8 +58,17 @@ var table = []Row{
 	{"too_large", 413, "invalid_request", []error{ErrTooLarge}, 413, "Too large"},
 	{"unsupported_media_type", 415, "invalid_request", []error{ErrUnsupportedMediaType}, 415, "Unsupported media type"},
 	{"slow_down", 429, "temporarily_unavailable", []error{ErrSlowDown}, 429, "Too many requests"},
-	{"unavailable", 503, "temporarily_unavailable", []error{ErrUnavailable, storage.ErrUnavailable}, 503, "Unavailable"},
+	{"unavailable", 503, "temporarily_unavailable", unavailable, 503, "Unavailable"},
 	internalRow,
+}
+
+// unavailable is what may be asked again in a moment: it did not come in time, or
+// nobody waited for it.
+var unavailable = []error{ErrUnavailable, storage.ErrUnavailable, storage.ErrTimeout, context.DeadlineExceeded, context.Canceled}
+
+// Unavailable reports whether the answer to err is 503.
+func Unavailable(err error) bool {
+	return slices.ContainsFunc(unavailable, func(e error) bool { return errors.Is(err, e) })
 }
 
 var internalRow = Row{"internal", 500, "server_error", []error{errInternal}, 500, "Internal error"}

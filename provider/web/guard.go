@@ -29,7 +29,12 @@ func Chain(s *Site, next http.Handler) http.Handler {
 	return s.record(s.guard(s.sameOrigin(next)))
 }
 
-// record opens the request's record, catches panics and closes the record.
+// answerWithin is how long a handler may take, by the context of its request: what
+// it waits for ends then, the answer is 503.
+const answerWithin = 5 * time.Second
+
+// record opens the request's record, sets its deadline, catches panics and closes
+// the record.
 func (s *Site) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		httpInflight.Inc()
@@ -37,7 +42,10 @@ func (s *Site) record(next http.Handler) http.Handler {
 		rec := &record{ResponseWriter: w, start: time.Now(), face: faceOf(r.URL.Path)}
 		rec.id, rec.ip, rec.unreadable = s.origin(r)
 		w.Header().Set("X-Request-Id", rec.id)
-		r = r.WithContext(storage.WithRequestID(context.WithValue(r.Context(), recordKey{}, rec), rec.id))
+		rec.client = r.Context()
+		ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
+		defer cancel()
+		r = r.WithContext(storage.WithRequestID(context.WithValue(ctx, recordKey{}, rec), rec.id))
 		defer rec.finish(r.Context(), r.Method)
 		defer func() {
 			p := recover()

@@ -16,7 +16,9 @@ import (
 // browser's. Nothing is written where it returns an error.
 func (s *Site) Render(w http.ResponseWriter, r *http.Request, status int, page string, view any) error {
 	lang := Lang(r)
-	if req, ok := s.request(r); ok {
+	if status == http.StatusServiceUnavailable {
+		// Whoever cannot be reached is not asked again.
+	} else if req, ok := s.request(r); ok {
 		if req.Params.Has("redirect_uri") { // a device has none: its pages lead nowhere else
 			FormsLeave(w)
 		}

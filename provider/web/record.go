@@ -16,6 +16,7 @@ type record struct {
 	id, ip     string
 	unreadable bool // what a trusted proxy said of the address
 	start      time.Time
+	client     context.Context // ends when the client hangs up
 	face       face
 
 	http.ResponseWriter
@@ -58,6 +59,10 @@ func Route(next http.Handler) http.Handler {
 	})
 }
 
+// statusHungUp is what the log and the metrics say of a request whose client did not
+// wait for an answer that could not be given; nobody is sent it.
+const statusHungUp = 499
+
 // finish counts the request and writes its line.
 func (rec *record) finish(ctx context.Context, method string) {
 	rec.mu.Lock()
@@ -69,6 +74,9 @@ func (rec *record) finish(ctx context.Context, method string) {
 	}
 	if !rec.wrote {
 		rec.status = http.StatusOK
+	}
+	if rec.status == http.StatusServiceUnavailable && rec.client.Err() != nil {
+		rec.status = statusHungUp
 	}
 	switch method {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
