@@ -328,11 +328,17 @@ func (db *DB) DeleteClient(ctx context.Context, id string, now time.Time) error 
 	})
 }
 
-// Client finds a client that is not disabled.
+// Client finds a client that is not disabled. It reads the row that stands where
+// the id would, so that an id of nobody's takes as long as one of somebody's.
 func (db *DB) Client(ctx context.Context, id string) (Client, error) {
 	var c Client
-	err := db.g(ctx).Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error
-	return c, mapErr(err)
+	if err := db.g(ctx).Where("id >= ?", id).Order("id").Take(&c).Error; err != nil {
+		return Client{}, mapErr(err)
+	}
+	if c.ID != id || c.DisabledAt != nil {
+		return Client{}, ErrNotFound
+	}
+	return c, nil
 }
 
 // RegisteredClient finds the client that holds the registration access token of

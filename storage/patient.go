@@ -44,15 +44,16 @@ func NormalEmail(raw string) string {
 }
 
 // ParseEmail is NormalEmail for addresses that will be written to: it refuses
-// what is not one plain address, and anything that could forge a mail header.
+// what is not one plain address, anything that could forge a mail header, and what
+// is not Legible: two addresses that look alike are one to whoever reads them.
 func ParseEmail(raw string) (string, error) {
 	s := NormalEmail(raw)
 	a, err := mail.ParseAddress(s)
 	local, domain, _ := strings.Cut(s, "@")
 	switch {
-	case err != nil, a.Address != s, len(s) > 254, local == "", domain == "",
+	case err != nil, a.Address != s, len(s) > 254, local == "", domain == "", !Legible(s),
 		strings.ContainsFunc(s, func(r rune) bool {
-			return unicode.IsControl(r) || unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune(`"<>,;:\()[]`, r)
+			return unicode.IsSpace(r) || strings.ContainsRune(`"<>,;:\()[]`, r)
 		}):
 		return "", fmt.Errorf("not an e-mail address")
 	}

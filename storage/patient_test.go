@@ -108,8 +108,11 @@ func TestParseEmail(t *testing.T) {
 		"ada@":                        "",
 		"ada example@x.org":           "",
 		`"a b"@x.org`:                 "",
+		"\u202eada@example.org":       "",
 		"a\u200bda@example.org":       "",
-		"a\u202eda@example.org":       "",
+		"ada\u200d@example.org":       "",
+		"ada@exam\u00adple.org":       "",
+		"علی‌رضا@نامه‌ای.example": "علی‌رضا@نامه‌ای.example",
 	} {
 		got, err := storage.ParseEmail(raw)
 		require.Equal(t, want, got, fmt.Sprintf("%q", raw))
@@ -120,6 +123,7 @@ func TestParseEmail(t *testing.T) {
 func FuzzParseEmail(f *testing.F) {
 	f.Add("ada@example.org")
 	f.Add("a\r\n@b")
+	f.Add("a\u200b@b")
 	f.Fuzz(func(t *testing.T, raw string) {
 		s, err := storage.ParseEmail(raw)
 		if err != nil {

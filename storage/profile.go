@@ -118,16 +118,49 @@ func NormalName(raw string) string {
 // GoodName reports whether a name, as NormalName writes it, can be kept: not
 // empty, of at most 100 characters, none of them invisible or markup.
 func GoodName(name string) bool {
-	return name != "" && utf8.RuneCountInString(name) <= nameMax && !strings.ContainsFunc(name, func(r rune) bool {
-		return Unseen(r) || strings.ContainsRune("<>", r)
+	return name != "" && utf8.RuneCountInString(name) <= nameMax && Legible(name) && !strings.ContainsFunc(name, func(r rune) bool {
+		return strings.ContainsRune("<>", r)
 	})
 }
 
-// Unseen reports whether r is a control or format character, so that two texts
-// that look alike may differ by it. The joiners are letters' business: Persian and
-// the scripts of India write names with them (Unicode, Section 23.2).
-func Unseen(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) && r != '\u200c' && r != '\u200d'
+// joined are the scripts whose words may need U+200C and U+200D to be spelt right,
+// varied those with characters that a variation selector chooses a form of.
+var (
+	joined = []*unicode.RangeTable{
+		unicode.Arabic, unicode.Syriac, unicode.Mongolian, unicode.Nko, unicode.Devanagari, unicode.Bengali, unicode.Gurmukhi,
+		unicode.Gujarati, unicode.Oriya, unicode.Tamil, unicode.Telugu, unicode.Kannada, unicode.Malayalam, unicode.Sinhala,
+		unicode.Tibetan, unicode.Myanmar, unicode.Khmer,
+	}
+	varied = []*unicode.RangeTable{unicode.Han, unicode.Mongolian, unicode.Phags_Pa, unicode.So}
+)
+
+// Legible reports whether a line of text has nothing in it that could make a page
+// show something else than it says: nothing invisible, and nothing that turns the
+// direction of what follows. A joiner or a variation selector belongs to a character
+// before it that makes use of such (compare RFC 5892, Appendices A.1 and A.2); after
+// any other it is invisible too.
+func Legible(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	before := rune(0)
+	for _, r := range s {
+		switch {
+		case r == '\u200c', r == '\u200d':
+			if !unicode.In(before, joined...) {
+				return false
+			}
+		case unicode.Is(unicode.Variation_Selector, r):
+			if !unicode.In(before, varied...) {
+				return false
+			}
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp,
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Noncharacter_Code_Point), r == '\u2800':
+			return false
+		}
+		before = r
+	}
+	return true
 }
 
 // NormalLines is the one spelling of a text of several lines: each as NormalName
@@ -194,8 +227,8 @@ func GoodPhone(s string) bool { return phoneForm.MatchString(s) }
 func GoodLink(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && len(s) <= linkMax && u.Scheme == "https" && u.Hostname() != "" && u.User == nil &&
-		utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || strings.ContainsRune(`<>"\`, r)
+		Legible(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || strings.ContainsRune(`<>"\`, r)
 	})
 }
 

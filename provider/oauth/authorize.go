@@ -54,11 +54,6 @@ func (o *OAuth) Authorize(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q, err := o.parse(c, params)
-	if err != nil && o.registration.Open && c.Registration != nil {
-		// RFC 9700, Section 4.11.2: anybody can have registered the address, and a
-		// request that is wrong on purpose would lead there without the patient.
-		return web.Invalid("request", protocol(err).Code)
-	}
 	if err != nil {
 		return o.failRedirect(w, r, q, err)
 	}

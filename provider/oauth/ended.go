@@ -13,7 +13,7 @@ import (
 // endedView is what the page oauth_ended shows: why a request goes no further,
 // and the way back to who made it.
 type endedView struct {
-	Why    string // "expired", "answered", "elsewhere" or "cookies"
+	Why    string // "expired", "answered", "elsewhere", "cookies" or "refused"
 	Client string
 	Back   string // "" where the client has told of no way
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -82,6 +83,18 @@ func (o *OAuth) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, e.Status, e)
 }
 
+// stray reports whether err would send a browser to an address that anybody may have
+// registered, without the patient having done anything: by a request that is wrong
+// on purpose, say (RFC 9700, Section 4.11.2). The patient's own no is told, and so is
+// what prompt=none asks, which is there to be answered without a page.
+func (o *OAuth) stray(q request, err error) bool {
+	if !o.registration.Open || q.client.Registration == nil || q.denied {
+		return false
+	}
+	silent := errors.Is(err, web.ErrLogin) || errors.Is(err, web.ErrConsent) || errors.Is(err, web.ErrInteraction)
+	return !q.prompt.Has("none") || !silent
+}
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -95,9 +108,18 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // failRedirect tells the client of an authorization error through its
-// registered redirect URI.
+// registered redirect URI; see stray for those who are not sent there.
 func (o *OAuth) failRedirect(w http.ResponseWriter, r *http.Request, q request, err error) error {
 	e := protocol(err)
+	if o.stray(q, err) {
+		if e.Status >= 500 {
+			return err
+		}
+		authorizations.WithLabelValues(e.Code).Inc()
+		web.Note(r.Context(), "error", err.Error())
+		view := endedView{Why: "refused", Client: cmp.Or(q.redirect.Host, q.redirect.Scheme), Back: o.back(q.client)}
+		return o.site.Render(w, r, http.StatusBadRequest, "oauth_ended", view)
+	}
 	authorizations.WithLabelValues(e.Code).Inc()
 	web.Note(r.Context(), "error", e.Code)
 	if e.Status >= 500 {

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -117,16 +115,8 @@ func (k *check) few(parameter string, list []string, most int, why string, ok fu
 
 func (k *check) names() {
 	k.bad(strings.TrimSpace(k.c.Name) == "" || len(k.c.Name) > maxName, "client_name", "is required, at most %d bytes", maxName)
-	k.bad(!legible(k.c.Name), "client_name", "must have no control characters")
-	k.few("contacts", k.m.Contacts, maxURIs, "each must be a line of text", func(s string) bool { return s != "" && len(s) <= maxWord && legible(s) })
-}
-
-// legible reports whether s is text without what could make a page show
-// something else than it says.
-func legible(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
-		return storage.Unseen(r) || unicode.In(r, unicode.Zl, unicode.Zp)
-	})
+	k.bad(!storage.Legible(k.c.Name), "client_name", "must have no invisible characters")
+	k.few("contacts", k.m.Contacts, maxURIs, "each must be a line of text", func(s string) bool { return s != "" && len(s) <= maxWord && storage.Legible(s) })
 }
 
 func (k *check) authentication() {
@@ -211,13 +201,6 @@ func fitsType(kind, uri string) bool {
 		return u.Scheme != "https"
 	}
 	return true
-}
-
-// onLoopback reports whether uri leads to this machine, which only a native
-// client's does.
-func onLoopback(uri string) bool {
-	u, err := url.Parse(uri)
-	return err == nil && u.Scheme == "http" && loopback(u.Hostname())
 }
 
 func loopback(host string) bool {

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -88,9 +91,21 @@ func (o *OAuth) register(r *http.Request) (information, error) {
 // protocol's error.
 func (o *OAuth) propose(ctx context.Context, in registration, c *storage.Client) error {
 	faults := in.apply(c, o.registration.Open)
+	k := check{}
+	k.bad(o.nameTaken(in.ClientName), "client_name", "must not be the name of this site")
+	faults = append(faults, k.faults...)
 	var more Faults
 	errors.As(CheckClient(ctx, o.outbound, c), &more)
 	return append(faults, more...).refused()
+}
+
+// nameTaken reports whether name is what patients know this site by.
+func (o *OAuth) nameTaken(name string) bool {
+	name = strings.TrimSpace(name)
+	u, err := url.Parse(o.issuer)
+	return err == nil && strings.EqualFold(name, u.Hostname()) || slices.ContainsFunc(o.site.Pages.Langs, func(lang string) bool {
+		return strings.EqualFold(name, o.site.Pages.Text(lang, "brand.name"))
+	})
 }
 
 // ReadRegistration handles GET /oauth2/register/{client} (RFC 7592, Section 2.1).

@@ -185,6 +185,28 @@ func TestWhatARegistrationIsAnswered(t *testing.T) {
 	})
 }
 
+// Programs on the patient's own machine know nothing of application_type; web is
+// the default of the others.
+func TestAClientOnLoopbackIsNative(t *testing.T) {
+	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
+	for kind, uris := range map[string][][]string{
+		"native": {{"http://localhost:54545/callback"}, {"http://127.0.0.1/cb", "http://[::1]:8000/cb", "com.example.app:/cb"}},
+		"web":    {{callback}},
+	} {
+		for _, list := range uris {
+			answer, _, _ := h.registered(t, map[string]any{"redirect_uris": list})
+			require.Equal(t, kind, answer["application_type"], list)
+		}
+	}
+	for _, list := range [][]string{{callback, "http://localhost/cb"}, {"http://portal.example/cb"}, {"cursor://cb"}} {
+		w, answer := h.call(t, "POST", "/oauth2/register", initial, metadataOf(map[string]any{"redirect_uris": list}))
+		require.Equal(t, 400, w.Code, list)
+		require.Equal(t, "invalid_redirect_uri", answer["error"])
+	}
+	w, _ := h.call(t, "POST", "/oauth2/register", initial, metadataOf(map[string]any{"redirect_uris": []string{"http://localhost/cb"}, "application_type": "web"}))
+	require.Equal(t, 400, w.Code, "who says web means it")
+}
+
 func TestANameIsMadeWhereNoneIsSent(t *testing.T) {
 	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
 	for uri, name := range map[string]string{callback: "portal.example", "com.example.app:/cb": "com.example.app"} {
@@ -228,8 +250,11 @@ func TestWhatAClientMayNotRegister(t *testing.T) {
 		{map[string]any{"redirect_uris": []string{"https://portal.example/" + long}}, "redirect_uris"},
 		{map[string]any{"redirect_uris": slices.Repeat([]string{callback}, maxURIs+1)}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"http://127.0.0.1/cb"}, "application_type": "web"}, "redirect_uris"},
+		{map[string]any{"client_name": "Port\u200bal"}, "client_name"},
+		{map[string]any{"client_name": " ID.example"}, "client_name"},
+		{map[string]any{"client_name": "patient sign-in"}, "client_name"},
 		{map[string]any{"redirect_uris": []string{"https://localhost/cb"}}, "redirect_uris"},
-		{map[string]any{"redirect_uris": []string{"com.example.app:/cb"}}, "redirect_uris"},
+		{map[string]any{"redirect_uris": []string{"com.example.app:/cb"}, "application_type": "web"}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{callback}, "application_type": native}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"myapp:/cb"}, "application_type": native}, "redirect_uris"},
 		{map[string]any{"redirect_uris": []string{"http://10.0.0.1/cb"}, "application_type": native}, "redirect_uris"},
@@ -683,35 +708,57 @@ func TestARegisteredClientSignsForItself(t *testing.T) {
 	require.Equal(t, 401, h.assert("/oauth2/token", s.good(t), form).Code)
 }
 
-// Where anybody may register an address, a request that is wrong on purpose leads
-// nobody there (RFC 9700, Section 4.11.2).
+// Where anybody may register an address, nobody is led there by a request that is
+// wrong on purpose (RFC 9700, Section 4.11.2), or that its client has made so since.
 func TestAStrangersClientIsNoWayOut(t *testing.T) {
-	for _, row := range []struct {
-		open   bool
-		status int
-	}{{true, 400}, {false, 303}} {
-		h := registering(t, storagetest.SQLite(t), Registration{Open: row.open, Token: initial})
-		token := initial
-		if row.open {
-			token = ""
+	for _, open := range []bool{true, false} {
+		h := registering(t, storagetest.SQLite(t), Registration{Open: open, Token: initial})
+		if open {
+			h.registration.Token = ""
 		}
-		_, answer := h.call(t, "POST", "/oauth2/register", token, metadataOf(nil))
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", "/oauth2/auth?response_type=x&client_id="+answer["client_id"].(string)+"&redirect_uri="+url.QueryEscape(callback), nil))
-		require.Equal(t, row.status, w.Code)
-		require.Equal(t, row.open, w.Header().Get("Location") == "")
-	}
-}
+		answer, _, _ := h.registered(t, map[string]any{"client_uri": "https://portal.example/"})
+		params := func(change ...string) url.Values {
+			v := url.Values{
+				"client_id": {answer["client_id"].(string)}, "redirect_uri": {callback}, "scope": {"openid"},
+				"response_type": {"code"}, "code_challenge": {strings.Repeat("x", 43)}, "code_challenge_method": {"S256"},
+			}
+			for i := 0; i < len(change); i += 2 {
+				v.Set(change[i], change[i+1])
+			}
+			return v
+		}
+		get := func(path string) *httptest.ResponseRecorder {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			return w
+		}
+		stays := func(w *httptest.ResponseRecorder, what string) {
+			t.Helper()
+			if !open {
+				require.Regexp(t, "^"+callback, w.Header().Get("Location"), what)
+				return
+			}
+			require.Equal(t, 400, w.Code, what)
+			require.Empty(t, w.Header().Get("Location"), what)
+			require.Contains(t, w.Body.String(), "portal.example", what)
+		}
+		stays(get("/oauth2/auth?"+params("response_type", "x").Encode()), "a response_type of nobody's")
+		stays(get("/oauth2/auth?"+params("prompt", "none", "request", "x").Encode()), "wrong, and silent besides")
+		w := get("/oauth2/auth?" + params("response_type", "x", "response_mode", "form_post").Encode())
+		require.Equal(t, !open, strings.Contains(w.Body.String(), `data-submit="now"`), "by a form neither")
 
-// A client that comes back to this machine is native, though it does not say so.
-func TestALoopbackClientIsNative(t *testing.T) {
-	h := registering(t, storagetest.SQLite(t), Registration{Token: initial})
-	for uri, want := range map[string]string{
-		"http://localhost:54545/callback": "native", "http://127.0.0.1/callback": "native", callback: "web",
-	} {
-		w, answer := h.call(t, "POST", "/oauth2/register", initial, metadataOf(map[string]any{"redirect_uris": []string{uri}}))
-		require.Equal(t, 201, w.Code, w.Body.String())
-		require.Equal(t, want, answer["application_type"], uri)
+		w = get("/oauth2/auth?" + params("prompt", "none").Encode())
+		require.Regexp(t, "^"+callback+`\?.*error=login_required`, w.Header().Get("Location"), "a right one is answered without a page")
+
+		w = httptest.NewRecorder()
+		r := httptest.NewRequest("POST", "/oauth2/auth", strings.NewReader(params().Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		h.ServeHTTP(w, r)
+		handle := w.Header().Get("Location")
+		require.Regexp(t, "^/oauth2/auth/", handle)
+		_, err := h.db.ChangeClient(t.Context(), answer["client_id"].(string), func(c *storage.Client) { c.GrantTypes = storage.Words{"refresh_token"} })
+		require.NoError(t, err)
+		stays(get(handle), "right once, and wrong since")
 	}
 }
 
@@ -788,6 +835,7 @@ func FuzzRegister(f *testing.F) {
 		`{"redirect_uris": ["https://portal.example/cb"], "jwks": {"keys": [{"kty": "EC", "crv": "P-256", "x": "", "y": ""}]}}`,
 		`{"redirect_uris": ["com.example.app:/cb"], "application_type": "native", "default_max_age": 9223372036854775808}`,
 		`{"redirect_uris": ["https://portal.example/cb"], "token_endpoint_auth_signing_alg": "Ed25519", "require_pkce": true, "pkce_exempt": true}`,
+		`{"client_name": "\u200bPortal\ufe0f", "redirect_uris": ["http://localhost:54545/callback"]}`,
 		`{"client_name": "\ud800\u0000", "scope": "openid", "contacts": ["\u202e"]}`, `{"sector_identifier_uri": "https://127.0.0.1/"}`, `{`, `null`, `[]`, "",
 	} {
 		f.Add(body)

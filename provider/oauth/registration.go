@@ -116,11 +116,12 @@ func (in registration) apply(c *storage.Client, open bool) Faults {
 		m.JWKS = nil
 	}
 	if m.ApplicationType == "" {
-		// The default is web (OpenID Connect Registration, Section 2), but what comes
-		// back to a loopback address can only be native.
-		m.ApplicationType = "web"
-		if len(in.RedirectURIs) > 0 && !slices.ContainsFunc(in.RedirectURIs, func(uri string) bool { return !onLoopback(uri) }) {
-			m.ApplicationType = "native"
+		// OpenID Connect Registration, Section 2, has web by default. Where no redirect
+		// URI is one of a web client that could only be refused, and programs on the
+		// patient's own machine that do not know application_type send no other.
+		m.ApplicationType = "native"
+		if len(in.RedirectURIs) == 0 || slices.ContainsFunc(in.RedirectURIs, func(uri string) bool { return fitsType("web", uri) }) {
+			m.ApplicationType = "web"
 		}
 	}
 	if m.SubjectType == "" {

@@ -6,20 +6,25 @@ import (
 	"strings"
 )
 
-// maxNote bounds a text in the log, in bytes.
-const maxNote = 512
+// maxNoted bounds a text in the log line, in bytes: a cause may quote what was sent.
+const maxNoted = 512
+
+// noted is a as the line keeps it.
+func noted(a slog.Attr) slog.Attr {
+	if a.Value.Kind() != slog.KindString || len(a.Value.String()) <= maxNoted || a.Key == "stack" {
+		return a
+	}
+	return slog.String(a.Key, strings.ToValidUTF8(a.Value.String()[:maxNoted], "")+"…")
+}
 
 // Note adds an attribute to the request's log line. Values are opaque ids,
 // names from closed sets, counts and times: no personal data, no secret. A text is
-// cut after 512 bytes.
+// cut where it is long.
 func Note(ctx context.Context, key string, value any) {
-	if s, ok := value.(string); ok && len(s) > maxNote {
-		value = strings.ToValidUTF8(s[:maxNote], "") + "…"
-	}
 	if rec := recordOf(ctx); rec != nil {
 		rec.mu.Lock()
 		defer rec.mu.Unlock()
-		rec.attrs = append(rec.attrs, slog.Any(key, value))
+		rec.attrs = append(rec.attrs, noted(slog.Any(key, value)))
 	}
 }
 
@@ -36,7 +41,7 @@ func Event(ctx context.Context, name string, attrs ...any) {
 		rec.events = name
 		var r slog.Record
 		r.Add(attrs...)
-		r.Attrs(func(a slog.Attr) bool { rec.attrs = append(rec.attrs, a); return true })
+		r.Attrs(func(a slog.Attr) bool { rec.attrs = append(rec.attrs, noted(a)); return true })
 	}
 }
 

@@ -82,16 +82,19 @@ func (s *Site) guard(next http.Handler) http.Handler {
 		if s.Secure() {
 			h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 		}
+		// RFC 9110, Section 5.3: none of these is a list, so no sender repeats it; of
+		// two we would read the first and who stands before us perhaps the last.
+		for _, name := range []string{"Authorization", "Content-Type", "Origin"} {
+			if len(r.Header.Values(name)) > 1 {
+				httpRejected.WithLabelValues("header").Inc()
+				s.fail(w, r, faceOf(r.URL.Path), Invalid(name, "is there twice"))
+				return
+			}
+		}
 		// No route takes uploads, and some parsers would spool one to disk.
 		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); strings.HasPrefix(kind, "multipart/") {
 			httpRejected.WithLabelValues("content_type").Inc()
 			s.fail(w, r, faceOf(r.URL.Path), ErrUnsupportedMediaType)
-			return
-		}
-		// RFC 9110, Section 5.3: a field that is no list is there once.
-		if len(r.Header["Authorization"]) > 1 {
-			httpRejected.WithLabelValues("header").Inc()
-			s.fail(w, r, faceOf(r.URL.Path), Invalid("Authorization", "is there twice"))
 			return
 		}
 		if r.ContentLength > maxBody {

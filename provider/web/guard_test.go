@@ -152,6 +152,20 @@ func TestBodiesAreLimited(t *testing.T) {
 	require.Equal(t, 415, serve(parses, r).Code)
 }
 
+// RFC 9110, Section 5.3: a field that is no list is sent once.
+func TestAHeaderThatSaysTwoThingsSaysNothing(t *testing.T) {
+	h := web.Chain(site(t), http.HandlerFunc(ok))
+	for _, name := range []string{"Authorization", "Content-Type", "Origin"} {
+		r := httptest.NewRequest("POST", "/oauth2/token", nil)
+		r.Header[name] = []string{"https://id.example"}
+		require.Equal(t, 200, serve(h, r).Code)
+		r.Header[name] = append(r.Header[name], "https://id.example")
+		w := serve(h, r)
+		require.Equal(t, 400, w.Code, name)
+		require.Contains(t, w.Body.String(), name+": is there twice")
+	}
+}
+
 func TestServerRefusesLargeHeaders(t *testing.T) {
 	s := site(t)
 	server := web.NewServer(web.Chain(s, http.HandlerFunc(ok)))

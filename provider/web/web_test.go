@@ -182,6 +182,23 @@ func TestOneLinePerRequest(t *testing.T) {
 	require.NotContains(t, fmt.Sprint(l), "hush")
 }
 
+// What was sent may come back in a cause, and is the sender's to choose.
+func TestALogLineIsBounded(t *testing.T) {
+	long := strings.Repeat("ü", 30<<10)
+	lines := logged(t, func() {
+		s := site(t)
+		serve(web.Chain(s, s.Page(func(_ http.ResponseWriter, r *http.Request) error {
+			web.Note(r.Context(), "x", long)
+			web.Event(r.Context(), "y", "z", long)
+			return errors.New(long)
+		})), httptest.NewRequest("GET", "/", nil))
+	})
+	require.Len(t, lines, 1)
+	for _, key := range []string{"x", "z", "error"} {
+		require.Regexp(t, "^ü{256}…$", lines[0][key])
+	}
+}
+
 func TestLogLineCannotBeForged(t *testing.T) {
 	s := site(t)
 	var b bytes.Buffer
