@@ -9,6 +9,12 @@ import (
 	"github.com/pat-authenticate/patauth/tasks/queue"
 )
 
+const (
+	// batchLimit is how long a batch may take, statementLimit one of its statements.
+	batchLimit     = time.Minute
+	statementLimit = 20 * time.Second
+)
+
 // Outcome is what became of one record.
 type Outcome struct {
 	ID      string // of the lab_event row; "" for duplicates
@@ -28,7 +34,9 @@ func ApplyRecords(ctx context.Context, db *storage.DB, records []Record, how Rea
 		read[i] = open(r, how, now)
 	}
 	var out []Outcome
-	err := db.Tx(ctx, func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, batchLimit)
+	defer cancel()
+	err := db.Within(ctx, statementLimit, func(ctx context.Context) error {
 		b := &batch{ctx: ctx, db: db, now: now, byKey: map[storage.LabKey]*storage.LabIdentity{}, byID: map[string]*storage.LabIdentity{}}
 		var err error
 		out, err = b.run(read)
