@@ -112,9 +112,11 @@ func (db *DB) TakeBack(ctx context.Context, t Try) error {
 }
 
 // CredentialSucceeded takes the count of failures back to nothing and notes the use.
+// ErrNotFound where the credential was revoked while it was checked: the
+// proof is worth nothing then.
 func (db *DB) CredentialSucceeded(ctx context.Context, id string, now time.Time) error {
-	return mapErr(db.g(ctx).Model(&Credential{}).Where("id = ?", id).
-		Updates(map[string]any{"failures": 0, "retry_after": nil, "trying_until": nil, "last_used_at": now}).Error)
+	return foundOne(db.g(ctx).Model(&Credential{}).Where("id = ? AND revoked_at IS NULL", id).
+		Updates(map[string]any{"failures": 0, "retry_after": nil, "trying_until": nil, "last_used_at": now}))
 }
 
 // CredentialFailed records that the try was wrong. It reports whether this

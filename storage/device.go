@@ -155,7 +155,7 @@ func (db *DB) WaitingDevice(ctx context.Context, id string, now time.Time) (Devi
 // ended meanwhile.
 func (db *DB) ApproveDevice(ctx context.Context, id string, g Grant, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
-		if err := db.stillOpen(ctx, g.SessionID); err != nil {
+		if err := db.HoldSession(ctx, g.SessionID); err != nil {
 			return err
 		}
 		if err := db.g(ctx).Create(&g).Error; err != nil {

@@ -12,9 +12,7 @@ import (
 // live second factor.
 func (db *DB) RemoveFactor(ctx context.Context, patientID, id string, last bool, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
-		// The update locks the patient: what is counted below stays so.
-		r := db.g(ctx).Model(&Patient{}).Where("id = ?", patientID).Update("updated_at", now)
-		if err := foundOne(r); err != nil {
+		if err := db.LockPatient(ctx, patientID); err != nil {
 			return err
 		}
 		all, err := db.Credentials(ctx, patientID)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"gorm.io/gorm/clause"
 )
 
 // SessionClients lists the clients that hold or held a grant of a session and
@@ -72,23 +70,6 @@ func (backchannelLogout) Kind() string { return "backchannel_logout" }
 
 // Name makes a second wish for the same client and session the same wish.
 func (j backchannelLogout) Name() string { return j.ClientID + ":" + j.SessionID }
-
-// stillOpen locks a session against its end until the transaction is over:
-// whoever ends it afterwards sees what it gave. ErrSpent where it has ended.
-func (db *DB) stillOpen(ctx context.Context, id string) error {
-	var found []Session
-	err := db.g(ctx).Clauses(clause.Locking{Strength: clause.LockingStrengthShare}).
-		Select("id", "ended_at").Where("id = ?", id).Find(&found).Error
-	if err != nil {
-		return mapErr(err)
-	}
-	for _, s := range found {
-		if s.EndedAt != nil {
-			return ErrSpent
-		}
-	}
-	return nil
-}
 
 // toldWithin is how long a session's grants stay after its end, however short
 // they live: a logout token holds the sub that its client knows.

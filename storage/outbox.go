@@ -56,7 +56,7 @@ func (db *DB) Wish(ctx context.Context, job Job) error {
 	if err != nil {
 		return fmt.Errorf("wish %s: %w", o.Kind, mapErr(err))
 	}
-	db.afterCommit(ctx, func() {
+	db.AfterCommit(ctx, func() {
 		select {
 		case db.wished <- struct{}{}:
 		default: // somebody was told already

@@ -110,7 +110,7 @@ func (AccessToken) TableName() string { return "oauth_access" }
 // grant's session has ended meanwhile: nobody would tell its client.
 func (db *DB) CreateCode(ctx context.Context, g Grant, c Code) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
-		if err := db.stillOpen(ctx, g.SessionID); err != nil {
+		if err := db.HoldSession(ctx, g.SessionID); err != nil {
 			return err
 		}
 		if err := db.g(ctx).Create(&g).Error; err != nil {

@@ -117,9 +117,9 @@ func (db *DB) Within(ctx context.Context, limit time.Duration, fn func(context.C
 	return err
 }
 
-// afterCommit runs f once the transaction of ctx has committed; at once where
+// AfterCommit runs f once the transaction of ctx has committed; at once where
 // there is none.
-func (db *DB) afterCommit(ctx context.Context, f func()) {
+func (db *DB) AfterCommit(ctx context.Context, f func()) {
 	if s := db.txOf(ctx); s != nil {
 		s.after = append(s.after, f)
 		return

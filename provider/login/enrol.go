@@ -90,15 +90,21 @@ func (l *Login) PostEnrolFactor(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		added.PatientID, added.Kind = who.patient.ID, f.kind()
 		err = l.db.Tx(ctx, func(ctx context.Context) error {
+			if err := l.stillEnrols(ctx, s); err != nil {
+				return err
+			}
 			if err := l.db.AddCredential(ctx, &added); err != nil {
 				return err
 			}
 			if err := l.db.Wish(ctx, queue.Notice{PatientID: who.patient.ID, Notice: "factor_added"}); err != nil {
 				return err
 			}
-			_, err := l.sessions.Raise(ctx, w, r, proven...)
+			_, err := l.sessions.Raise(ctx, w, r, session.Proof{Credential: added.ID, Factors: proven})
 			return err
 		})
+	}
+	if errors.Is(err, web.ErrLogin) {
+		return web.Redirect(w, r, "/login"+flow.Query())
 	}
 	if errors.Is(err, errWrong) || errors.Is(err, storage.ErrConflict) {
 		web.Event(ctx, "auth.enrol.failed", "factor", f.kind())
@@ -118,19 +124,41 @@ func (l *Login) PostEnrolFactor(w http.ResponseWriter, r *http.Request) error {
 // second factor wherever there is one.
 func (l *Login) mayEnrol(w http.ResponseWriter, r *http.Request, flow web.Flow) (s *storage.Session, ok bool, err error) {
 	s, _ = session.From(r.Context())
+	switch step, err := l.enrolStep(r.Context(), s); {
+	case err != nil:
+		return nil, false, err
+	case step == session.StepNone:
+		return s, true, nil
+	case step == session.StepSecond:
+		return nil, false, web.Redirect(w, r, "/login/second"+flow.Query())
+	}
+	return nil, false, web.Redirect(w, r, "/login"+flow.Query())
+}
+
+// enrolStep is what s lacks for the setting up of factors.
+func (l *Login) enrolStep(ctx context.Context, s *storage.Session) (session.Step, error) {
 	now := storage.Now()
 	need := session.Need{Level: 1, After: now.Add(-fresh)}
 	second := false
 	if s != nil {
-		if second, err = l.db.HasSecondFactor(r.Context(), s.PatientID); err != nil {
-			return nil, false, err
+		var err error
+		if second, err = l.db.HasSecondFactor(ctx, s.PatientID); err != nil {
+			return 0, err
 		}
 	}
-	switch session.Missing(s, second, need, now) {
-	case session.StepNone:
-		return s, true, nil
-	case session.StepSecond:
-		return nil, false, web.Redirect(w, r, "/login/second"+flow.Query())
+	return session.Missing(s, second, need, now), nil
+}
+
+// stillEnrols asks mayEnrol's question again, inside the transaction that binds:
+// another browser may have set the first second factor up meanwhile, which this one
+// has not proven. web.ErrLogin where it has.
+func (l *Login) stillEnrols(ctx context.Context, s *storage.Session) error {
+	if err := l.db.LockPatient(ctx, s.PatientID); err != nil {
+		return err
 	}
-	return nil, false, web.Redirect(w, r, "/login"+flow.Query())
+	step, err := l.enrolStep(ctx, s)
+	if err == nil && step != session.StepNone {
+		err = web.ErrLogin
+	}
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-webauthn/webauthn/protocol/webauthncose"
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -31,22 +32,22 @@ func (p *passkeys) ask(ctx context.Context, who subject) (any, error) {
 }
 
 // verify takes the answer to ask.
-func (p *passkeys) verify(ctx context.Context, who subject, form answer) ([]string, error) {
+func (p *passkeys) verify(ctx context.Context, who subject, form answer) (session.Proof, error) {
 	data, err := p.end(ctx, kindPasskeyProof, who.session.Digest, form)
 	if err != nil {
-		return nil, err
+		return session.Proof{}, err
 	}
 	parsed, err := protocol.ParseCredentialRequestResponseBytes([]byte(url.Values(form).Get("credential")))
 	if err != nil {
-		return nil, refused(ctx, err)
+		return session.Proof{}, refused(ctx, err)
 	}
 	holder, err := p.open(who.patient, who.creds)
 	if err != nil {
-		return nil, err
+		return session.Proof{}, err
 	}
 	key, err := p.rp.ValidateLogin(&holder, data, parsed)
 	if err != nil {
-		return nil, refused(ctx, err)
+		return session.Proof{}, refused(ctx, err)
 	}
 	return p.accept(ctx, holder, key, parsed)
 }

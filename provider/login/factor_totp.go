@@ -32,7 +32,7 @@ func (totp) ask(context.Context, subject) (any, error) { return struct{}{}, nil 
 
 // verify compares the code with the seeds of all apps of the patient. A wrong
 // code counts as a failure of each of them, because each was guessed at.
-func (t totp) verify(ctx context.Context, who subject, form answer) ([]string, error) {
+func (t totp) verify(ctx context.Context, who subject, form answer) (session.Proof, error) {
 	now := storage.Now()
 	code := url.Values(form).Get("one-time-code")
 	var hit *storage.Credential
@@ -45,30 +45,33 @@ func (t totp) verify(ctx context.Context, who subject, form answer) ([]string, e
 	if hit == nil {
 		for _, c := range who.creds {
 			if _, err := t.db.TryCredential(ctx, c.ID, now); err != nil && !errors.Is(err, storage.ErrSpent) {
-				return nil, err
+				return session.Proof{}, err
 			}
 		}
-		return nil, errWrong
+		return session.Proof{}, errWrong
 	}
 	// RFC 6238, Section 5.2: a code is accepted once.
 	try, err := t.db.TryCredential(ctx, hit.ID, now)
 	if errors.Is(err, storage.ErrSpent) {
-		return nil, errWrong
+		return session.Proof{}, errWrong
 	}
 	if err != nil {
-		return nil, err
+		return session.Proof{}, err
 	}
 	err = t.db.UseTOTPStep(ctx, hit.ID, step)
 	if err == nil {
 		err = t.db.CredentialSucceeded(ctx, hit.ID, now)
 	}
+	if errors.Is(err, storage.ErrNotFound) {
+		return session.Proof{}, errWrong // removed while it was checked
+	}
 	if err != nil {
 		if errors.Is(err, storage.ErrSpent) {
 			err = errUsed
 		}
-		return nil, errors.Join(err, t.db.TakeBack(ctx, try))
+		return session.Proof{}, errors.Join(err, t.db.TakeBack(ctx, try))
 	}
-	return []string{session.TOTP}, nil
+	return session.Proof{Credential: hit.ID, Factors: []string{session.TOTP}}, nil
 }
 
 const (

@@ -84,9 +84,9 @@ type factor interface {
 	kind() string
 	// ask prepares what the page shows to get a proof from one of who.creds.
 	ask(ctx context.Context, who subject) (any, error)
-	// verify takes the answer and returns the session's names of what was
-	// proven; errWrong where it proves nothing. An answer counts once.
-	verify(ctx context.Context, who subject, form answer) ([]string, error)
+	// verify takes the answer and returns what was proven; errWrong where it
+	// proves nothing. An answer counts once.
+	verify(ctx context.Context, who subject, form answer) (session.Proof, error)
 	// offer prepares what the page shows to set up an authenticator. again is
 	// the answer that was wrong, or nil.
 	offer(ctx context.Context, who subject, again answer) (any, error)

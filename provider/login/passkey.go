@@ -118,10 +118,10 @@ func (p *passkeys) end(ctx context.Context, kind string, digest []byte, form ans
 // accept records the use of a key that has proven itself. A sign count that did
 // not grow says that there may be a copy: a key that cannot be copied is then
 // refused (WebAuthn, Section 7.2, step 22).
-func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.Credential, parsed *protocol.ParsedCredentialAssertionData) ([]string, error) {
+func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.Credential, parsed *protocol.ParsedCredentialAssertionData) (session.Proof, error) {
 	i := slices.IndexFunc(holder.rows, func(c storage.Credential) bool { return c.ExternalID == hex.EncodeToString(key.ID) })
 	if i < 0 || holder.rows[i].DisabledAt != nil {
-		return nil, errWrong
+		return session.Proof{}, errWrong
 	}
 	row := holder.rows[i]
 	if key.Authenticator.CloneWarning {
@@ -129,16 +129,16 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 		if err := p.db.Audit(ctx, storage.AuditEvent{
 			Event: "factor.clone_suspected", Actor: "system", Subject: row.PatientID, Object: "credential:" + row.ID,
 		}); err != nil {
-			return nil, err
+			return session.Proof{}, err
 		}
 		if !key.Flags.BackupEligible {
-			return nil, errWrong
+			return session.Proof{}, errWrong
 		}
 		key.Authenticator.CloneWarning = false
 	}
 	plain, err := json.Marshal(key)
 	if err != nil {
-		return nil, fmt.Errorf("passkey: %w", err)
+		return session.Proof{}, fmt.Errorf("passkey: %w", err)
 	}
 	err = p.db.Tx(ctx, func(ctx context.Context) error {
 		if err := p.db.ReplaceSecret(ctx, row, plain); err != nil {
@@ -146,10 +146,13 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 		}
 		return p.db.CredentialSucceeded(ctx, row.ID, storage.Now())
 	})
-	if err != nil {
-		return nil, fmt.Errorf("passkey: %w", err)
+	if errors.Is(err, storage.ErrNotFound) {
+		return session.Proof{}, errWrong // removed while it was checked
 	}
-	return provenBy(parsed.Response.AuthenticatorData.Flags), nil
+	if err != nil {
+		return session.Proof{}, fmt.Errorf("passkey: %w", err)
+	}
+	return session.Proof{Credential: row.ID, Factors: provenBy(parsed.Response.AuthenticatorData.Flags)}, nil
 }
 
 // provenBy names what a ceremony has shown: without user verification a key is

@@ -14,6 +14,7 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"github.com/pat-authenticate/patauth/provider/session"
 	"github.com/pat-authenticate/patauth/provider/web"
 	"github.com/pat-authenticate/patauth/storage"
 )
@@ -66,14 +67,14 @@ func (p *passkeys) accepted(ctx context.Context, browser []byte, form answer) (w
 
 // welcome takes the answer to invite and returns who it is; errWrong where it
 // proves nobody.
-func (p *passkeys) welcome(ctx context.Context, browser []byte, form answer) (storage.Patient, []string, error) {
+func (p *passkeys) welcome(ctx context.Context, browser []byte, form answer) (storage.Patient, session.Proof, error) {
 	data, err := p.accepted(ctx, browser, form)
 	if err != nil {
-		return storage.Patient{}, nil, err
+		return storage.Patient{}, session.Proof{}, err
 	}
 	parsed, err := protocol.ParseCredentialRequestResponseBytes([]byte(url.Values(form).Get("credential")))
 	if err != nil {
-		return storage.Patient{}, nil, refused(ctx, err)
+		return storage.Patient{}, session.Proof{}, refused(ctx, err)
 	}
 	var holder keyholder
 	var failure error
@@ -82,10 +83,10 @@ func (p *passkeys) welcome(ctx context.Context, browser []byte, form answer) (st
 		return &holder, failure
 	}, data, parsed)
 	if failure != nil && !errors.Is(failure, storage.ErrNotFound) {
-		return storage.Patient{}, nil, failure
+		return storage.Patient{}, session.Proof{}, failure
 	}
 	if err != nil {
-		return storage.Patient{}, nil, refused(ctx, err)
+		return storage.Patient{}, session.Proof{}, refused(ctx, err)
 	}
 	proven, err := p.accept(ctx, holder, key, parsed)
 	return holder.patient, proven, err
@@ -140,7 +141,12 @@ func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	patient, proven, err := l.passkeys.welcome(ctx, browser, form)
+	patient, proof, err := l.passkeys.welcome(ctx, browser, form)
+	if err == nil {
+		if _, err = l.sessions.Start(ctx, w, r, patient.ID, proof); errors.Is(err, storage.ErrNotFound) {
+			err = errWrong // the key removed, or the account shut, while it was checked
+		}
+	}
 	if errors.Is(err, errWrong) {
 		l.gate.failed(r)
 		attempts.WithLabelValues(storage.KindPasskey, "bad").Inc()
@@ -149,9 +155,6 @@ func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		return fmt.Errorf("passkey login: %w", err)
-	}
-	if _, err := l.sessions.Start(ctx, w, r, patient.ID, proven...); err != nil {
-		return err
 	}
 	if err := l.remember(w, r, patient.Email); err != nil {
 		return err

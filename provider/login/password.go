@@ -2,6 +2,7 @@ package login
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -79,7 +80,18 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
+		if err := l.stillEnrols(ctx, s); err != nil {
+			return err
+		}
+		// Of two changes the second was proven by a password that is none any more.
+		if err := l.db.CredentialSucceeded(ctx, who.credential.ID, now); err != nil {
+			return err
+		}
 		if err := l.db.SetPassword(ctx, p.ID, phc, now); err != nil {
+			return err
+		}
+		who, err := l.candidate(r.WithContext(ctx), p.Email)
+		if err != nil {
 			return err
 		}
 		if err := l.db.EndSessions(ctx, p.ID, s.ID, now); err != nil {
@@ -88,9 +100,19 @@ func (l *Login) PostPassword(w http.ResponseWriter, r *http.Request) error {
 		if err := l.db.Wish(ctx, queue.Notice{PatientID: p.ID, Notice: "password_changed"}); err != nil {
 			return err
 		}
-		_, err := l.sessions.Raise(ctx, w, r, session.Password)
+		_, err = l.sessions.Raise(ctx, w, r, session.Proof{Credential: who.credential.ID, Factors: []string{session.Password}})
 		return err
 	})
+	if errors.Is(err, web.ErrLogin) {
+		if err := l.takeBack(ctx, who, nil); err != nil {
+			return err
+		}
+		return web.Redirect(w, r, "/login"+flow.Query())
+	}
+	if errors.Is(err, storage.ErrNotFound) {
+		v.Problems["current-password"] = "login.password.current"
+		return l.site.Render(w, r, http.StatusUnprocessableEntity, "login_password", v)
+	}
 	if err != nil {
 		return l.takeBack(ctx, who, fmt.Errorf("change password: %w", err))
 	}

@@ -105,13 +105,18 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	proven, err := f.verify(ctx, who, form)
+	proof, err := f.verify(ctx, who, form)
 	if errors.Is(err, errUsed) {
 		if err := l.db.ForgiveAttempt(ctx, secondTried, whose); err != nil {
 			return err
 		}
 		web.Event(ctx, "auth.second.failed", "factor", f.kind(), "reason", "used")
 		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
+	}
+	if err == nil {
+		if _, err = l.sessions.Raise(ctx, w, r, proof); errors.Is(err, storage.ErrNotFound) {
+			err = errWrong // removed while it was checked
+		}
 	}
 	if errors.Is(err, errWrong) {
 		if err := l.db.CountAttempt(ctx, secondWrong, whose, flowTries, l.sessions.Absolute, now); err != nil {
@@ -125,9 +130,6 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
-	}
-	if err == nil {
-		_, err = l.sessions.Raise(ctx, w, r, proven...)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("second factor: %w", err), l.db.ForgiveAttempt(ctx, secondTried, whose))

@@ -110,6 +110,9 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		return l.showCheckMail(w, r, flow)
 	}
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
+		if err := l.db.HoldPatient(ctx, who.patient.ID); err != nil {
+			return err
+		}
 		if err := l.db.CredentialSucceeded(ctx, who.credential.ID, storage.Now()); err != nil {
 			return err
 		}
@@ -118,9 +121,15 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 		}
-		_, err := l.sessions.Start(ctx, w, r, who.patient.ID, session.Password)
+		_, err := l.sessions.Start(ctx, w, r, who.patient.ID, session.Proof{Credential: who.credential.ID, Factors: []string{session.Password}})
 		return err
 	})
+	if errors.Is(err, storage.ErrNotFound) {
+		// Changed, or the account shut, while the hash was made: as if it had been before.
+		attempts.WithLabelValues(storage.KindPassword, "bad").Inc()
+		web.Event(ctx, "auth.login.failed", "factor", session.Password)
+		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Email: form.Get("email"), Problem: "login.wrong"})
+	}
 	if err != nil {
 		return l.takeBack(ctx, who, fmt.Errorf("sign in: %w", err))
 	}

@@ -139,6 +139,9 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge, reg registratio
 		if err != nil {
 			return err
 		}
+		if err := l.db.LockPatient(ctx, c.PatientID); err != nil {
+			return err
+		}
 		p, err := l.db.PatientByID(ctx, c.PatientID)
 		if err != nil {
 			return err

@@ -55,25 +55,35 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Start signs a patient in who has just proven factors, and sets the cookie.
+// A Proof is what somebody has just shown: which factors, and by which credential.
+type Proof struct {
+	Credential string // its id
+	Factors    []string
+}
+
+// Start signs a patient in by a proof, and sets the cookie once that is committed.
 // Where the browser already has a session of this patient, that one goes on
 // under its id, so that tokens stay tied to it, but what was proven before no
 // longer counts: who is asked to sign in again proves everything again. A
-// session of anybody else ends. The caller has made sure that the patient may
-// sign in. ctx may carry the transaction that the proof was spent in.
-func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, factors ...string) (*storage.Session, error) {
+// session of anybody else ends. ctx may carry the transaction that the proof was
+// spent in. storage.ErrNotFound where the account was shut, or the credential
+// revoked or disabled, while the proof was checked.
+func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, by Proof) (*storage.Session, error) {
 	old, ok := From(ctx)
 	if ok && old.PatientID == patientID {
-		return s.replace(ctx, w, r, old, nil, factors)
+		return s.replace(ctx, w, r, old, nil, by)
 	}
 	now := storage.Now()
 	handle := storage.NewHandle(handlePrefix)
 	fresh := &storage.Session{
-		ID: storage.NewID(), Digest: storage.Digest(handle), PatientID: patientID, Factors: proven(nil, factors, now),
+		ID: storage.NewID(), Digest: storage.Digest(handle), PatientID: patientID, Factors: proven(nil, by.Factors, now),
 		AuthTime: now, CreatedAt: now, LastSeenAt: now, ExpiresAt: now.Add(s.Absolute),
 		UserAgent: userAgent(r), IP: web.ClientIP(r.Context()),
 	}
 	err := s.DB.Tx(ctx, func(ctx context.Context) error {
+		if err := s.DB.HoldProof(ctx, patientID, by.Credential); err != nil {
+			return err
+		}
 		if ok {
 			err := s.DB.EndSession(ctx, old.PatientID, old.ID, now)
 			if err != nil && !errors.Is(err, storage.ErrNotFound) {
@@ -85,35 +95,48 @@ func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if err != nil {
 		return nil, fmt.Errorf("start session: %w", err)
 	}
-	setCookie(w, web.Cookie(s.Site.Issuer, web.SessionCookie, handle, 0))
+	s.hand(ctx, w, handle)
 	web.Note(ctx, "session", fresh.ID)
 	return fresh, nil
 }
 
-// Raise adds factors that were just proven to the session of ctx. The session
-// keeps its id and gets a new handle; the old one is dead. Without a session it
-// is web.ErrLogin; where another request has raised it meanwhile, ErrSpent.
-func (s *Sessions) Raise(ctx context.Context, w http.ResponseWriter, r *http.Request, factors ...string) (*storage.Session, error) {
+// Raise adds a proof to the session of ctx. The session keeps its id and gets a new
+// handle; the old one is dead. Without a session it is web.ErrLogin; where another
+// request has raised or ended it meanwhile, storage.ErrSpent; where the account was
+// shut, or the credential revoked or disabled, storage.ErrNotFound.
+func (s *Sessions) Raise(ctx context.Context, w http.ResponseWriter, r *http.Request, by Proof) (*storage.Session, error) {
 	old, ok := From(ctx)
 	if !ok {
 		return nil, web.ErrLogin
 	}
-	return s.replace(ctx, w, r, old, old.Factors, factors)
+	return s.replace(ctx, w, r, old, old.Factors, by)
 }
 
-// replace gives the session old a new handle; it proves kept and fresh from now on.
-func (s *Sessions) replace(ctx context.Context, w http.ResponseWriter, r *http.Request, old *storage.Session, kept storage.Factors, fresh []string) (*storage.Session, error) {
+// replace gives the session old a new handle; it proves kept and by from now on.
+func (s *Sessions) replace(ctx context.Context, w http.ResponseWriter, r *http.Request, old *storage.Session, kept storage.Factors, by Proof) (*storage.Session, error) {
 	now := storage.Now()
 	handle := storage.NewHandle(handlePrefix)
 	raised := *old
-	raised.Digest, raised.Factors = storage.Digest(handle), proven(kept, fresh, now)
+	raised.Digest, raised.Factors = storage.Digest(handle), proven(kept, by.Factors, now)
 	raised.AuthTime, raised.LastSeenAt = now, now
 	raised.UserAgent, raised.IP = userAgent(r), web.ClientIP(r.Context())
-	if err := s.DB.ReplaceSession(ctx, old.Digest, &raised); err != nil {
+	err := s.DB.Tx(ctx, func(ctx context.Context) error {
+		if err := s.DB.HoldProof(ctx, old.PatientID, by.Credential); err != nil {
+			return err
+		}
+		return s.DB.ReplaceSession(ctx, old.Digest, &raised)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("raise session: %w", err)
 	}
-	setCookie(w, web.Cookie(s.Site.Issuer, web.SessionCookie, handle, 0))
+	s.hand(ctx, w, handle)
 	return &raised, nil
+}
+
+// hand gives the browser its handle once the session of it is committed: one that
+// is told of a session that never was has lost the one it had.
+func (s *Sessions) hand(ctx context.Context, w http.ResponseWriter, handle string) {
+	s.DB.AfterCommit(ctx, func() { http.SetCookie(w, web.Cookie(s.Site.Issuer, web.SessionCookie, handle, 0)) })
 }
 
 // End signs the browser out: the session of the request ends, the cookie goes,
@@ -126,7 +149,7 @@ func End(w http.ResponseWriter, r *http.Request, db *storage.DB, issuer string) 
 			return fmt.Errorf("end session: %w", err)
 		}
 	}
-	setCookie(w, web.Cookie(issuer, web.SessionCookie, "", -1))
+	http.SetCookie(w, web.Cookie(issuer, web.SessionCookie, "", -1))
 	// Not "cookies": that would reach the cookies of every host of the domain.
 	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
 	return nil
@@ -144,19 +167,6 @@ func proven(old storage.Factors, factors []string, now time.Time) storage.Factor
 		all[f] = now
 	}
 	return all
-}
-
-// setCookie puts c in place of a cookie of the same name that was set before: a
-// transaction may run more than once.
-func setCookie(w http.ResponseWriter, c *http.Cookie) {
-	set := w.Header()["Set-Cookie"]
-	w.Header().Del("Set-Cookie")
-	for _, line := range set {
-		if !strings.HasPrefix(line, c.Name+"=") {
-			w.Header().Add("Set-Cookie", line)
-		}
-	}
-	http.SetCookie(w, c)
 }
 
 // userAgent is what the browser calls itself, for the patient's list of

@@ -68,12 +68,17 @@ func room(t *testing.T, db *storage.DB) (*session.Sessions, func() *browser) {
 	}
 	handle("/start/{patient}", func(w http.ResponseWriter, r *http.Request) error {
 		return db.Tx(r.Context(), func(ctx context.Context) error {
-			_, err := s.Start(ctx, w, r, strings.TrimPrefix(r.URL.Path, "/start/"), session.Password)
+			patientID := strings.TrimPrefix(r.URL.Path, "/start/")
+			_, err := s.Start(ctx, w, r, patientID, proof(ctx, db, patientID, session.Password))
 			return err
 		})
 	})
 	handle("/raise", func(w http.ResponseWriter, r *http.Request) error {
-		_, err := s.Raise(r.Context(), w, r, session.TOTP)
+		by := session.Proof{Factors: []string{session.TOTP}}
+		if now, ok := session.From(r.Context()); ok {
+			by = proof(r.Context(), db, now.PatientID, session.TOTP)
+		}
+		_, err := s.Raise(r.Context(), w, r, by)
 		return err
 	})
 	handle("/end", func(w http.ResponseWriter, r *http.Request) error { return session.End(w, r, db, s.Site.Issuer) })
@@ -85,10 +90,21 @@ func room(t *testing.T, db *storage.DB) (*session.Sessions, func() *browser) {
 	return s, func() *browser { return &browser{t: t, h: h, cookies: map[string]string{}} }
 }
 
+// patient has a password.
 func patient(t *testing.T, db *storage.DB, email string) *storage.Patient {
 	t.Helper()
 	p := &storage.Patient{Email: email}
 	require.NoError(t, db.CreatePatient(context.Background(), p))
+	require.NoError(t, db.SetPassword(context.Background(), p.ID, "phc", storage.Now()))
+	return p
+}
+
+// proof is that of the first credential of a patient.
+func proof(ctx context.Context, db *storage.DB, patientID string, factors ...string) session.Proof {
+	p := session.Proof{Factors: factors}
+	if all, err := db.Credentials(ctx, patientID); err == nil && len(all) > 0 {
+		p.Credential = all[0].ID
+	}
 	return p
 }
 
