@@ -23,6 +23,9 @@ type Relay struct {
 const (
 	relayEvery = 2 * time.Second
 	relayBatch = 100
+	// relayFor is how long one round may take: a queue or a database that says
+	// nothing ends it, and the sweep frees what it had claimed.
+	relayFor = 30 * time.Second
 )
 
 // NewRelay is a relay to the queue at redis.
@@ -42,7 +45,9 @@ func (r *Relay) Run(ctx context.Context) error {
 		case <-r.db.Wished():
 		case <-time.After(wait):
 		}
-		err := r.Once(ctx)
+		round, cancel := context.WithTimeout(ctx, relayFor)
+		err := r.Once(round)
+		cancel()
 		switch {
 		case err == nil:
 			wait = relayEvery

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,9 @@ func (c *command) cron() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		// The next one comes in a minute.
+		ctx, cancel := context.WithTimeout(ctx, 50*time.Second)
+		defer cancel()
 		names, err := tasks.EnqueueDue(ctx, db, redis, storage.Now())
 		slog.InfoContext(ctx, "cron", "event", "cron.enqueued", "tasks", names)
 		return err
