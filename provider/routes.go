@@ -29,6 +29,10 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page := func(path string, h web.Handler, methods []string) {
 		add(path, r.sessions.Middleware(r.site.Page(h)), methods)
 	}
+	// once is page for the forms that give a browser a new session handle.
+	once := func(path string, h web.Handler) {
+		add(path, r.sessions.Middleware(r.sessions.Once(r.site.Page(h))), post)
+	}
 	protocol := func(path string, h web.Handler, methods []string) { add(path, r.site.OAuth(h), methods) }
 	// shared is protocol for what scripts of clients' pages may call, too.
 	shared := func(path string, h web.Handler, methods []string) {
@@ -80,15 +84,15 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page("/verify-email/resend", r.login.GetResend, get)
 	page("/verify-email/resend", r.login.PostResend, post)
 	page("/login", r.login.GetLogin, get)
-	page("/login", r.login.PostLogin, post)
-	page("/login/passkey", r.login.PostPasskey, post)
+	once("/login", r.login.PostLogin)
+	once("/login/passkey", r.login.PostPasskey)
 	page("/login/second", r.login.GetSecond, advance)
-	page("/login/second", r.login.PostSecond, post)
+	once("/login/second", r.login.PostSecond)
 	page("/login/enrol", r.login.GetEnrol, get)
 	page("/login/enrol/{factor}", r.login.GetEnrolFactor, advance)
-	page("/login/enrol/{factor}", r.login.PostEnrolFactor, post)
+	once("/login/enrol/{factor}", r.login.PostEnrolFactor)
 	page("/login/password", r.login.GetPassword, get)
-	page("/login/password", r.login.PostPassword, post)
+	once("/login/password", r.login.PostPassword)
 	page("/signout", r.login.PostSignout, post)
 
 	// The patient's own pages.

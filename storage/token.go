@@ -325,6 +325,7 @@ func (db *DB) DeleteExpiredTokens(ctx context.Context, now time.Time, limit int)
 		{"auth_request", "id"},
 		{"used_jti", "digest"},
 		{"device", "id"},
+		{"press", "digest"},
 	} {
 		r := db.g(ctx).Exec("DELETE FROM "+t.table+" WHERE "+t.key+" IN (SELECT "+t.key+" FROM "+t.table+
 			" WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", now.Add(-usedKept), limit)

@@ -59,7 +59,11 @@ func newPlace(t *testing.T, db *storage.DB) *place {
 		{"GET", "/login/password", l.GetPassword}, {"POST", "/login/password", l.PostPassword},
 		{"POST", "/signout", l.PostSignout},
 	} {
-		router.Handle(route.path, site.Page(route.h)).Methods(route.method)
+		h := site.Page(route.h)
+		if route.method == "POST" {
+			h = sessions.Once(h)
+		}
+		router.Handle(route.path, h).Methods(route.method)
 	}
 	handler = web.Chain(site, sessions.Middleware(router))
 	return &place{t: t, db: db, login: l, site: site, url: server.URL}

@@ -83,6 +83,11 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	if err == nil {
 		flow, err = l.verify(ctx, c, reg)
 	}
+	if again, wrong := l.justVerified(ctx, c, err); wrong != nil {
+		return wrong
+	} else if again { // a second press, or its answer was lost
+		flow, err = web.Flow{Request: reg.Request, To: reg.To}, nil
+	}
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) {
 		l.gate.failed(r)
 		web.Event(ctx, "auth.verify_email.failed")
@@ -172,6 +177,22 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge, reg registratio
 		return l.db.MarkEmailVerified(ctx, p.ID, now)
 	})
 	return web.Flow{Request: reg.Request, To: reg.To}, err
+}
+
+// justVerified reports whether err is because c was spent a moment ago, and for good:
+// its patient is verified.
+func (l *Login) justVerified(ctx context.Context, c storage.Challenge, err error) (bool, error) {
+	if !errors.Is(err, storage.ErrSpent) || c.ID == "" {
+		return false, nil
+	}
+	if c, err = l.db.Challenge(ctx, KindVerifyEmail, c.ID); err != nil {
+		return false, err
+	}
+	if c.SpentAt == nil || storage.Now().Sub(*c.SpentAt) > storage.PressOverlap {
+		return false, nil
+	}
+	p, err := l.db.PatientByID(ctx, c.PatientID)
+	return p.EmailVerifiedAt != nil, err
 }
 
 // here is flow where it began in this browser, else none: a mail is read where it
