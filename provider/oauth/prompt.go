@@ -1,6 +1,8 @@
 package oauth
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"slices"
@@ -54,7 +56,11 @@ const (
 func (o *OAuth) parse(c storage.Client, p url.Values) (request, error) {
 	q := request{client: c, mode: "query", state: p.Get("state"), nonce: p.Get("nonce"), maxAge: -1}
 	q.redirect, _ = url.Parse(p.Get("redirect_uri"))
-	switch m := p.Get("response_mode"); m {
+	mode := p.Get("response_mode")
+	if p.Has("request") {
+		mode, q.state = inRequest(p, "response_mode"), inRequest(p, "state")
+	}
+	switch m := mode; m {
 	case "", "query":
 	case "form_post":
 		q.mode = m
@@ -140,6 +146,24 @@ func (o *OAuth) parse(c storage.Client, p url.Values) (request, error) {
 		}
 	}
 	return q, q.demand(c, wishes)
+}
+
+// inRequest is a parameter as the request object has it, else as it stands beside
+// that (RFC 9101, Section 6.3). A request object is refused, whoever signed it: this
+// is only for the client to get the refusal where and how it expects it.
+func inRequest(p url.Values, name string) string {
+	var claims map[string]any
+	parts := strings.Split(p.Get("request"), ".")
+	if len(parts) != 3 {
+		return p.Get(name)
+	}
+	if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err != nil || json.Unmarshal(b, &claims) != nil {
+		return p.Get(name)
+	}
+	if v, ok := claims[name].(string); ok {
+		return v
+	}
+	return p.Get(name)
 }
 
 // demand works out what the session must prove: what lab data and the client
