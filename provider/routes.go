@@ -81,6 +81,8 @@ func (r rooms) routes(development http.Handler) *mux.Router {
 	page("/register", r.login.PostRegister, post)
 	page("/verify-email", r.login.GetVerify, get)
 	page("/verify-email", r.login.PostVerify, post)
+	page("/verify-email/sent", r.login.GetSent, get)
+	page("/verify-email/done", r.login.GetVerified, get)
 	page("/verify-email/resend", r.login.GetResend, get)
 	page("/verify-email/resend", r.login.PostResend, post)
 	page("/login", r.login.GetLogin, get)

@@ -42,7 +42,7 @@ func TestNewcomer(t *testing.T) {
 	p.fill("new-password", password)
 	p.shot("register")
 	p.press(`form[action="/register"] button`)
-	p.waits(`/register`, `[role=status]`)
+	p.waits(`/verify-email/sent`, `[role=status]`)
 	p.shot("check-mail")
 
 	link := d.link(t, email)

@@ -93,7 +93,7 @@ func TestFiveTriesAndTheSessionEnds(t *testing.T) {
 	for range 5 {
 		b.post("/login/second", "factor", "totp", "one-time-code", "abc").is(401)
 	}
-	b.post("/login/second", "to", "labs", "factor", "totp", "one-time-code", "abc").to("/login?to=labs")
+	b.post("/login/second", "to", "labs", "factor", "totp", "one-time-code", "abc").is(401, "wrong too often", `value="labs"`)
 	b.get("/login/second").to("/login")
 	all, err := p.db.Credentials(context.Background(), patient.ID)
 	require.NoError(t, err)

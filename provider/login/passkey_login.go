@@ -151,7 +151,7 @@ func (l *Login) PostPasskey(w http.ResponseWriter, r *http.Request) error {
 		l.gate.failed(r)
 		attempts.WithLabelValues(storage.KindPasskey, "bad").Inc()
 		web.Event(ctx, "auth.login.failed", "factor", storage.KindPasskey)
-		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Problem: "login.passkey.wrong"})
+		return l.site.Again(w, r, "/login", flow, "login.passkey.wrong", "")
 	}
 	if err != nil {
 		return fmt.Errorf("passkey login: %w", err)

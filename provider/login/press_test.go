@@ -117,3 +117,30 @@ func TestAStrangersPressIsNotRemembered(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, n)
 }
+
+// Whatever a form comes to, the answer leads to a page of its own: Back and a reload
+// meet no form, and the flow stays in the address. What was typed is sealed there.
+func TestWhatIsSaidOfAFormHasAPageOfItsOwn(t *testing.T) {
+	p := newSQLitePlace(t)
+	b := p.browser()
+	request := b.begin()
+	for got := range b.presses(1, "/login", "request", request, "email", "ada@example.org", "current-password", "wrong") {
+		require.Contains(t, got.location, "/login?request=")
+		require.Contains(t, got.location, "&problem=login.wrong&typed=")
+		require.NotContains(t, got.location, "ada")
+		for range 2 { // a reload
+			b.get(got.location).is(401, `name="request"`, `value="ada@example.org"`, "is wrong")
+		}
+	}
+	for got := range b.presses(1, "/register", "request", request, "email", "ada@example.org", "given-name", "Ada",
+		"family-name", "Byron", "bday", "1975-12-10", "new-password", goodPassword) {
+		require.Contains(t, got.location, "/verify-email/sent?request=")
+		b.get(got.location).is(200, "Check your mail", `href="/login?request=`)
+	}
+	for got := range b.presses(1, "/verify-email", "token", p.token("ada@example.org"), "current-password", goodPassword) {
+		require.Contains(t, got.location, "/verify-email/done")
+		b.get(got.location).is(200, "confirmed")
+	}
+	b.get("/login?problem=error.internal&typed=xx").is(200)
+	require.NotContains(t, b.get("/login?problem=login.wrong&typed=YWRh").is(401).body, `value="ada"`)
+}

@@ -144,7 +144,7 @@ func (l *Login) PostRegister(w http.ResponseWriter, r *http.Request) error {
 	registrationSteps.WithLabelValues("asked").Inc()
 	web.Event(ctx, "auth.register.asked")
 	evenly(ctx, begin)
-	return l.showCheckMail(w, r, flow)
+	return web.Redirect(w, r, "/verify-email/sent"+flow.Query())
 }
 
 // subscriber is where r comes from, taken so widely that hardly anybody has many.
@@ -273,8 +273,12 @@ func mailbox(email string) string {
 	return email
 }
 
-// showCheckMail says that there is mail, whether there is or not.
-func (l *Login) showCheckMail(w http.ResponseWriter, r *http.Request, flow web.Flow) error {
+// GetSent says that there is mail, whether there is or not. GET /verify-email/sent
+func (l *Login) GetSent(w http.ResponseWriter, r *http.Request) error {
+	_, flow, err := web.QueryFlow(r)
+	if err != nil {
+		return err
+	}
 	return l.site.Render(w, r, http.StatusOK, "login_check_mail", struct{ Flow web.Flow }{flow})
 }
 

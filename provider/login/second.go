@@ -22,7 +22,7 @@ type secondView struct {
 
 // GetSecond asks for a second factor. GET /login/second
 func (l *Login) GetSecond(w http.ResponseWriter, r *http.Request) error {
-	_, flow, err := web.QueryFlow(r)
+	flow, err := l.site.PageFlow(r)
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (l *Login) GetSecond(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return web.Redirect(w, r, "/login"+flow.Query())
 	}
-	return l.showSecond(w, r, http.StatusOK, s, secondView{Flow: flow})
+	return l.showSecond(w, r, flow.Status(), s, secondView{Flow: flow, Problem: flow.Problem})
 }
 
 func (l *Login) showSecond(w http.ResponseWriter, r *http.Request, status int, s *storage.Session, v secondView) error {
@@ -100,7 +100,7 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 		if err := session.End(w, r, l.db, l.site.Issuer); err != nil {
 			return err
 		}
-		return web.Redirect(w, r, "/login"+flow.Query())
+		return l.site.Again(w, r, "/login", flow, "login.second.tries", "")
 	}
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		web.Event(ctx, "auth.second.failed", "factor", f.kind(), "reason", "used")
-		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
+		return l.site.Again(w, r, "/login/second", flow, "login.second.wrong", "")
 	}
 	if err == nil {
 		if _, err = l.sessions.Raise(ctx, w, r, proof); errors.Is(err, storage.ErrNotFound) {
@@ -129,7 +129,7 @@ func (l *Login) PostSecond(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 		}
-		return l.showSecond(w, r, http.StatusUnauthorized, s, secondView{Flow: flow, Problem: "login.second.wrong"})
+		return l.site.Again(w, r, "/login/second", flow, "login.second.wrong", "")
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("second factor: %w", err), l.db.ForgiveAttempt(ctx, secondTried, whose))

@@ -23,14 +23,18 @@ type signinView struct {
 
 // GetLogin asks who it is. GET /login
 func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
-	_, flow, err := web.QueryFlow(r)
+	flow, err := l.site.PageFlow(r)
 	if err != nil {
 		return err
 	}
 	if err := l.gate.looks.Pass(r); err != nil {
 		return err
 	}
-	return l.showLogin(w, r, http.StatusOK, signinView{Flow: flow, Email: l.hint(r.Context(), flow)})
+	v := signinView{Flow: flow, Email: flow.Typed, Problem: flow.Problem}
+	if v.Email == "" {
+		v.Email = l.hint(r.Context(), flow)
+	}
+	return l.showLogin(w, r, flow.Status(), v)
 }
 
 // hint is the address that the client believes the patient to sign in with, ""
@@ -97,7 +101,7 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		}
 		web.Event(ctx, "auth.login.failed", "factor", session.Password)
 		evenly(ctx, begin)
-		return l.showLogin(w, r, http.StatusUnauthorized, signinView{Flow: flow, Email: form.Get("email"), Problem: "login.wrong"})
+		return l.site.Again(w, r, "/login", flow, "login.wrong", form.Get("email"))
 	}
 	if who.patient.EmailVerifiedAt == nil {
 		if err := l.gate.mails.Pass(r); err != nil {
@@ -107,7 +111,7 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		web.Event(ctx, "auth.login.unverified")
-		return l.showCheckMail(w, r, flow)
+		return web.Redirect(w, r, "/verify-email/sent"+flow.Query())
 	}
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		if err := l.db.HoldPatient(ctx, who.patient.ID); err != nil {

@@ -55,6 +55,7 @@ func newPlace(t *testing.T, db *storage.DB) *place {
 		{"GET", "/login/enrol", l.GetEnrol}, {"GET", "/login/enrol/{factor}", l.GetEnrolFactor}, {"POST", "/login/enrol/{factor}", l.PostEnrolFactor},
 		{"GET", "/register", l.GetRegister}, {"POST", "/register", l.PostRegister},
 		{"GET", "/verify-email", l.GetVerify}, {"POST", "/verify-email", l.PostVerify},
+		{"GET", "/verify-email/sent", l.GetSent}, {"GET", "/verify-email/done", l.GetVerified},
 		{"GET", "/verify-email/resend", l.GetResend}, {"POST", "/verify-email/resend", l.PostResend},
 		{"GET", "/login/password", l.GetPassword}, {"POST", "/login/password", l.PostPassword},
 		{"POST", "/signout", l.PostSignout},
@@ -132,7 +133,12 @@ func (b *browser) post(path string, pairs ...string) page {
 		form.Set(pairs[i], pairs[i+1])
 	}
 	r, err := b.client.PostForm(b.url+path, form)
-	return b.page(r, err)
+	answer := b.page(r, err)
+	// What is said of the form is said on a page of its own.
+	if strings.HasPrefix(answer.location, "/verify-email/") || strings.Contains(answer.location, "problem=") {
+		return b.get(answer.location)
+	}
+	return answer
 }
 
 func (b *browser) page(r *http.Response, err error) page {

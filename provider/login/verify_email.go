@@ -99,6 +99,15 @@ func (l *Login) PostVerify(w http.ResponseWriter, r *http.Request) error {
 	registrationSteps.WithLabelValues("verified").Inc()
 	web.Event(ctx, "auth.verify_email.ok")
 	flow = l.here(r, flow)
+	return web.Redirect(w, r, "/verify-email/done"+flow.Query())
+}
+
+// GetVerified says that the address is confirmed. GET /verify-email/done
+func (l *Login) GetVerified(w http.ResponseWriter, r *http.Request) error {
+	_, flow, err := web.QueryFlow(r)
+	if err != nil {
+		return err
+	}
 	return l.site.Render(w, r, http.StatusOK, "login_verified", struct{ Flow web.Flow }{flow})
 }
 
@@ -258,5 +267,5 @@ func (l *Login) PostResend(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	evenly(ctx, begin)
-	return l.showCheckMail(w, r, flow)
+	return web.Redirect(w, r, "/verify-email/sent"+flow.Query())
 }

@@ -2,6 +2,7 @@ package web
 
 import (
 	"crypto/subtle"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,7 +16,43 @@ import (
 type Flow struct {
 	Request string // handle of an authorization request
 	To      string // "account", "labs" or "factors"
+	// Problem is the key of what was wrong with the form that led back to its page,
+	// and Typed what was typed there, to be shown again. No form and no link carries
+	// them on.
+	Problem, Typed string
 }
+
+// problems is the closed set of what Problem may be, with the status of the page.
+var problems = map[string]int{
+	"login.wrong": http.StatusUnauthorized, "login.passkey.wrong": http.StatusUnauthorized,
+	"login.second.wrong": http.StatusUnauthorized, "login.second.tries": http.StatusUnauthorized,
+}
+
+// Status is that of a page that says Problem.
+func (f Flow) Status() int {
+	if status, ok := problems[f.Problem]; ok {
+		return status
+	}
+	return http.StatusOK
+}
+
+// Again sends the browser back to the page at path to say problem, after a form: so
+// that Back, a reload, and a telephone that drops the page meet no form again, and
+// the flow is not lost. typed is sealed, since it stands in the address.
+func (s *Site) Again(w http.ResponseWriter, r *http.Request, path string, f Flow, problem, typed string) error {
+	v := url.Values{"problem": {problem}}
+	if typed != "" && len(typed) <= maxTyped {
+		v.Set("typed", base64.RawURLEncoding.EncodeToString(s.DB.Seal("form", "typed", "", []byte(typed))))
+	}
+	to := "&"
+	if f.Query() == "" {
+		to = "?"
+	}
+	return Redirect(w, r, path+f.Query()+to+v.Encode())
+}
+
+// maxTyped bounds what is shown again, in bytes: an address of mail.
+const maxTyped = 254
 
 // A flow cookie binds authorization requests to one browser. Requests that come
 // at once to a browser that has none get one each, under names of their own, so
@@ -79,6 +116,22 @@ func FlowOf(v url.Values) (Flow, error) {
 
 // QueryFlow is Query and the Flow in it.
 func QueryFlow(r *http.Request) (url.Values, Flow, error) { return withFlow(Query(r)) }
+
+// PageFlow is QueryFlow for the page that Again leads back to.
+func (s *Site) PageFlow(r *http.Request) (Flow, error) {
+	v, f, err := QueryFlow(r)
+	if _, ok := problems[v.Get("problem")]; err != nil || !ok {
+		return f, err
+	}
+	f.Problem = v.Get("problem")
+	sealed, err := base64.RawURLEncoding.DecodeString(v.Get("typed"))
+	if err == nil && s.DB != nil {
+		if plain, err := s.DB.Unseal("form", "typed", "", sealed); err == nil {
+			f.Typed = string(plain)
+		}
+	}
+	return f, nil
+}
 
 // FormFlow is Form and the Flow in it. Who sends a form is about it, so the
 // authorization request that it belongs to waits anew.
