@@ -36,7 +36,7 @@ func TestAppsAreConsentsAndLastingGrants(t *testing.T) {
 		}
 		portal, mobile, house := client("portal", false), client("Mobile", false), client("House", true)
 		s, _ := newSession(t, db, p.ID)
-		require.NoError(t, db.SaveConsent(ctx, p.ID, portal.ID, storage.Words{"openid", "lab"}, now))
+		require.NoError(t, db.SaveConsent(ctx, p.ID, portal, "https://portal.example", storage.Words{"openid", "lab"}, now))
 		grant(portal, s.ID, true, "openid", "offline_access")
 		grant(mobile, s.ID, false, "openid")
 		grant(house, s.ID, true, "openid")

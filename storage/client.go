@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -116,6 +117,39 @@ type ClientMetadata struct {
 	// RequirePKCE holds a confidential client to PKCE whatever the policy demands.
 	RequirePKCE bool      `json:"require_pkce,omitempty"`
 	Lifetimes   Lifetimes `json:"lifetimes,omitzero"`
+	// Was is the client as patients saw it until its name or places first changed:
+	// consents that do not say what they saw were given to that.
+	Was *Face `json:"was,omitempty"`
+}
+
+// Face is what a patient is told of a client: its name, and where it sends them.
+type Face struct {
+	Name   string   `json:"name"`
+	Places []string `json:"places"`
+}
+
+func (c Client) face() Face {
+	f := Face{Name: c.Name}
+	for _, uri := range c.RedirectURIs {
+		if p := PlaceOf(uri); !slices.Contains(f.Places, p) {
+			f.Places = append(f.Places, p)
+		}
+	}
+	return f
+}
+
+// PlaceOf is where a redirect URI leads, as a patient is told: scheme and host, of a
+// loopback address in any port, or a private-use scheme.
+func PlaceOf(uri string) string {
+	u, err := url.Parse(uri)
+	switch {
+	case err != nil || u.Host == "":
+		scheme, _, _ := strings.Cut(uri, ":")
+		return scheme
+	case u.Scheme == "http":
+		return "http://" + u.Hostname()
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // Lifetimes are in seconds; 0 is the default.
@@ -300,7 +334,13 @@ func (db *DB) ChangeClient(ctx context.Context, id string, change func(*Client))
 		if err := locked(db.g(ctx)).Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error; err != nil {
 			return mapErr(err)
 		}
+		was, known := c.face(), c.Metadata.Was
 		change(&c)
+		if c.Metadata.Was = known; known == nil {
+			if now := c.face(); now.Name != was.Name || !slices.Equal(now.Places, was.Places) {
+				c.Metadata.Was = &was
+			}
+		}
 		return db.UpdateClient(ctx, &c)
 	})
 	return c, err

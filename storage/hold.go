@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -11,7 +12,8 @@ import (
 // The functions of this file lock what a decision rests on, inside the transaction
 // that acts: who changes it does so before, and is seen, or waits, and finds what
 // was done. Each is called before the rows that depend on it are written, and all
-// take locks in one order: patient, credential, session, client, consent.
+// take locks in one order: patient, credential, session, client, consent,
+// grant.
 
 // held locks the rows of a query against change, not against others who only hold
 // them. SQLite needs no lock: it has one writer at a time.
@@ -59,4 +61,29 @@ func (db *DB) HoldSession(ctx context.Context, id string) error {
 func (db *DB) LockPatient(ctx context.Context, id string) error {
 	var p Patient
 	return mapErr(locked(db.g(ctx)).Select("id").Where("id = ? AND disabled_at IS NULL", id).Take(&p).Error)
+}
+
+// HoldClient makes sure that a client is not disabled, and keeps it as it is until the
+// transaction is over. ErrNotFound where it is.
+func (db *DB) HoldClient(ctx context.Context, id string) error {
+	var c Client
+	return mapErr(held(db.g(ctx)).Select("id").Where("id = ? AND disabled_at IS NULL", id).Take(&c).Error)
+}
+
+// HoldConsent keeps what a patient has allowed a client, if anything, as it is until
+// the transaction is over.
+func (db *DB) HoldConsent(ctx context.Context, patientID, clientID string) error {
+	var found []Consent
+	return mapErr(held(db.g(ctx)).Select("client_id").Where("patient_id = ? AND client_id = ?", patientID, clientID).Find(&found).Error)
+}
+
+// HoldGrant makes sure that a grant was not revoked, and keeps it so until the
+// transaction is over. ErrSpent where it was.
+func (db *DB) HoldGrant(ctx context.Context, id string) error {
+	var g Grant
+	err := mapErr(held(db.g(ctx)).Select("id").Where("id = ? AND revoked_at IS NULL", id).Take(&g).Error)
+	if errors.Is(err, ErrNotFound) {
+		return ErrSpent
+	}
+	return err
 }

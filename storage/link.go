@@ -172,7 +172,7 @@ func (db *DB) linkChanged(ctx context.Context, l Link, event, word, actor string
 		return err
 	}
 	if event != "link.made" && event != "link.confirmed" {
-		err := db.revokeGrants(ctx, Now(), event, "patient_id = ? AND ' ' || scopes || ' ' LIKE '% lab %'", l.PatientID)
+		err := db.revokeGrants(ctx, Now(), event, `patient_id = ? AND (' ' || scopes || ' ' LIKE '% lab %' OR claims LIKE '%"lab"%')`, l.PatientID)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -31,6 +32,8 @@ type Grant struct {
 	Reason    string
 	// Subject is the sub that the client is told, "" for the patient's own id.
 	Subject string
+	// ToldSID is the sid that the client is told, "" for the session's own id.
+	ToldSID string `gorm:"column:sid"`
 	// Claims are those asked for one by one.
 	Claims JSON[Claims]
 }
@@ -40,6 +43,19 @@ type Grant struct {
 type Claims struct {
 	IDToken  []string `json:"id_token,omitempty"`
 	UserInfo []string `json:"userinfo,omitempty"`
+}
+
+// ShowsLab reports whether g opens the lab record, by its scope or by a claim.
+func (g Grant) ShowsLab() bool {
+	return g.Scopes.Has("lab") || slices.Contains(g.Claims.V.IDToken, "lab") || slices.Contains(g.Claims.V.UserInfo, "lab")
+}
+
+// SID is what the client is told the session is called.
+func (g Grant) SID() string {
+	if g.ToldSID != "" {
+		return g.ToldSID
+	}
+	return g.SessionID
 }
 
 // Sub is what the client calls whom the grant is about: the patient, or itself.
@@ -151,7 +167,7 @@ func (db *DB) CreateRefreshToken(ctx context.Context, t RefreshToken) error {
 }
 
 // Grant finds a grant that is in force at now: not revoked, not past its end,
-// its patient, its client and, unless it is offline, its session alive.
+// its patient, its client, its consent and, unless it is offline, its session alive.
 // ErrSpent otherwise; ErrNotFound where there is no such grant.
 func (db *DB) Grant(ctx context.Context, id string, now time.Time) (Grant, error) {
 	var row struct {
@@ -159,13 +175,15 @@ func (db *DB) Grant(ctx context.Context, id string, now time.Time) (Grant, error
 		Alive bool
 	}
 	err := db.g(ctx).Raw(`SELECT g.id, g.client_id, g.patient_id, g.session_id, g.scopes, g.audience, g.offline,
-			g.auth_time, g.acr, g.amr, g.created_at, g.expires_at, g.revoked_at, g.reason, g.subject, g.claims,
+			g.auth_time, g.acr, g.amr, g.created_at, g.expires_at, g.revoked_at, g.reason, g.subject, g.sid, g.claims,
 			coalesce(g.revoked_at IS NULL AND g.expires_at > ? AND p.disabled_at IS NULL AND c.disabled_at IS NULL
+			 AND (k.revoked_at IS NULL OR k.revoked_at < g.created_at)
 			 AND (g.offline OR (s.ended_at IS NULL AND s.expires_at > ?)), FALSE) AS alive
 		FROM oauth_grant g
 		JOIN patient p ON p.id = g.patient_id
 		JOIN client c ON c.id = g.client_id
 		LEFT JOIN session s ON s.id = g.session_id
+		LEFT JOIN consent k ON k.patient_id = g.patient_id AND k.client_id = g.client_id
 		WHERE g.id = ?`, now, now, id).Take(&row).Error
 	if err != nil {
 		return Grant{}, mapErr(err)

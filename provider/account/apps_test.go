@@ -14,7 +14,7 @@ func (p *place) app(patient storage.Patient, name string, scopes ...string) stri
 	p.t.Helper()
 	c := storage.Client{Name: name}
 	require.NoError(p.t, p.db.CreateClient(p.t.Context(), &c))
-	require.NoError(p.t, p.db.SaveConsent(p.t.Context(), patient.ID, c.ID, scopes, storage.Now()))
+	require.NoError(p.t, p.db.SaveConsent(p.t.Context(), patient.ID, c, "https://portal.example", scopes, storage.Now()))
 	return c.ID
 }
 

@@ -138,11 +138,16 @@ func (l *Login) subject(ctx context.Context, s *storage.Session, kind string) (s
 	return who, err
 }
 
-// PostSignout ends the session. POST /signout
+// PostSignout ends the session; whoever signs in next goes on with the request that
+// the form names, if any. POST /signout
 func (l *Login) PostSignout(w http.ResponseWriter, r *http.Request) error {
+	_, flow, err := l.site.FormFlow(r)
+	if err != nil && !errors.Is(err, web.ErrUnsupportedMediaType) {
+		return err
+	}
 	if err := session.End(w, r, l.db, l.site.Issuer); err != nil {
 		return err
 	}
 	web.Event(r.Context(), "auth.signout")
-	return web.Redirect(w, r, "/login")
+	return web.Redirect(w, r, "/login"+flow.Query())
 }

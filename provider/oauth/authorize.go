@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -202,26 +203,64 @@ func (o *OAuth) Dispatch(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (o *OAuth) facts(r *http.Request, q request) (facts, error) {
-	var f facts
 	s, ok := session.From(r.Context())
 	if !ok {
-		return f, nil
+		return facts{}, nil
 	}
-	f.session = s
+	return o.factsOf(r.Context(), q, s)
+}
+
+// factsOf are the facts of a session.
+func (o *OAuth) factsOf(ctx context.Context, q request, s *storage.Session) (facts, error) {
+	f := facts{session: s}
 	var err error
-	if f.subject, err = o.subject(r.Context(), q.client, s.PatientID); err != nil {
+	if f.subject, err = o.subject(ctx, q.client, s.PatientID); err != nil {
 		return f, err
 	}
-	if f.second, err = session.Second(r.Context(), o.db, s.PatientID, q.need()); err != nil {
+	f.sid = base64.RawURLEncoding.EncodeToString(o.db.MAC("sid", []byte(f.subject+" "+s.ID)))
+	if f.second, err = session.Second(ctx, o.db, s.PatientID, q.need()); err != nil {
 		return f, err
 	}
-	c, err := o.db.Consent(r.Context(), s.PatientID, q.client.ID)
+	c, err := o.db.Consent(ctx, s.PatientID, q.client.ID)
 	if err == nil {
 		f.consent = &c
 	} else if !errors.Is(err, storage.ErrNotFound) {
 		return f, err
 	}
 	return f, nil
+}
+
+// errMoved says that what a request was decided on has changed while it was answered:
+// the dispatcher decides anew.
+var errMoved = errors.New("what was decided on has changed")
+
+// still asks next once more, inside the transaction that acts on its answer, and holds
+// what the answer rests on: session, client and consent. It returns request and facts
+// as they are now; errMoved where the answer is another than want.
+func (o *OAuth) still(ctx context.Context, a storage.AuthRequest, s *storage.Session, want step) (request, facts, error) {
+	if err := o.db.HoldSession(ctx, s.ID); err != nil {
+		return request{}, facts{}, errMoved
+	}
+	if err := o.db.HoldClient(ctx, a.ClientID); err != nil {
+		return request{}, facts{}, err
+	}
+	if want == stepIssue {
+		if err := o.db.HoldConsent(ctx, s.PatientID, a.ClientID); err != nil {
+			return request{}, facts{}, err
+		}
+	}
+	q, err := o.read(ctx, a)
+	if err != nil {
+		return q, facts{}, err
+	}
+	f, err := o.factsOf(ctx, q, s)
+	if err != nil {
+		return q, f, err
+	}
+	if got, err := next(q, f, storage.Now()); err != nil || got != want {
+		return q, f, errMoved
+	}
+	return q, f, nil
 }
 
 // issue answers the request with a code, once: request, grant and code are one
@@ -241,15 +280,23 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 	ar.Form = url.Values{"redirect_uri": {g.code.RedirectURI}}
 	var resp fosite.AuthorizeResponder
 	err := o.db.Tx(r.Context(), func(ctx context.Context) error {
+		_, f, err := o.still(ctx, a, f.session, stepIssue)
+		if err != nil {
+			return err
+		}
 		if a.Binding != nil {
 			if err := o.db.FinishAuthRequest(ctx, a, now); err != nil {
 				return err
 			}
 		}
-		var err error
+		g.Grant = q.grant(f, now)
+		g.Grant.ID = ar.ID
 		resp, err = o.fosite.NewAuthorizeResponse(ctx, ar, g)
 		return err
 	})
+	if errors.Is(err, errMoved) || errors.Is(err, storage.ErrNotFound) || errors.Is(err, web.ErrInvalid) {
+		return web.Redirect(w, r, web.Flow{Request: o.db.Handle(a)}.Done())
+	}
 	if errors.Is(err, storage.ErrSpent) {
 		return o.again(w, r, a) // answered at this very moment
 	}
@@ -294,11 +341,13 @@ func (q request) grant(f facts, now time.Time) storage.Grant {
 	g := storage.Grant{
 		ID: storage.NewID(), ClientID: q.client.ID, PatientID: s.PatientID, SessionID: s.ID,
 		Scopes: q.scopes, Audience: q.audience, Offline: q.scopes.Has("offline_access"), Claims: storage.JSON[storage.Claims]{V: q.claims},
-		AuthTime: s.AuthTime, ACR: session.ACR(s), AMR: session.AMR(s),
+		AuthTime: session.AuthTime(s), ACR: session.ACR(s), AMR: session.AMR(s),
 		CreatedAt: now, ExpiresAt: now.Add(q.life()),
 	}
 	if f.subject != s.PatientID {
-		g.Subject = f.subject
+		// OpenID Connect Core, Section 8.1: no sector may learn from the sid, either,
+		// that its patient is another sector's.
+		g.Subject, g.ToldSID = f.subject, f.sid
 	}
 	// Of the classes that are essential the strongest one that was reached: a
 	// client that names what it knows is told nothing else.

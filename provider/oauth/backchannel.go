@@ -118,7 +118,7 @@ func (b *Backchannel) token(c storage.Client, g storage.Grant) (string, error) {
 	now := time.Now()
 	return b.Keys.Sign(c.IDTokenAlg, "logout+jwt", map[string]any{
 		"iss": b.Issuer, "aud": c.ID, "iat": now.Unix(), "exp": now.Add(logoutTokenLife).Unix(), "jti": storage.NewID(),
-		"sub": g.Sub(), "sid": g.SessionID,
+		"sub": g.Sub(), "sid": g.SID(),
 		"events": map[string]any{"http://schemas.openid.net/event/backchannel-logout": struct{}{}},
 	})
 }

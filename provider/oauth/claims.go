@@ -26,18 +26,18 @@ func (t idTokens) GenerateIDToken(ctx context.Context, life time.Duration, r fos
 	now := time.Now()
 	// The other claims come from userinfo (Section 5.4), but for those that were
 	// asked for here, and for the lab record, which a portal needs at once.
-	scopes := storage.Words{}
-	if g.Scopes.Has("lab") {
+	granted, scopes := g.scopes(fosite.Arguments(g.Scopes)), storage.Words{}
+	if granted.Has("lab") {
 		scopes = storage.Words{"lab"}
 	}
-	claims, err := t.o.about(ctx, g.PatientID, scopes, g.Claims.V.IDToken)
+	claims, err := t.o.about(ctx, g.PatientID, scopes, open(g.Grant, granted, g.Claims.V.IDToken))
 	if err != nil {
 		return "", err
 	}
 	for k, v := range map[string]any{
 		"iss": t.o.issuer, "sub": g.Sub(), "aud": c.ID,
 		"exp": now.Add(life).Unix(), "iat": now.Unix(), "auth_time": g.AuthTime.Unix(),
-		"acr": g.ACR, "amr": g.AMR, "sid": g.SessionID, "jti": storage.NewID(),
+		"acr": g.ACR, "amr": g.AMR, "sid": g.SID(), "jti": storage.NewID(),
 		"at_hash": halfHash(c.IDTokenAlg, g.access),
 	} {
 		claims[k] = v
@@ -46,6 +46,16 @@ func (t idTokens) GenerateIDToken(ctx context.Context, life time.Duration, r fos
 		claims["nonce"] = g.code.Nonce
 	}
 	return t.o.keys.Sign(c.IDTokenAlg, "JWT", claims)
+}
+
+// open are those of the claims asked for one by one that a token with scopes still
+// opens: all where it has what was granted, else those whose scope it kept.
+// RFC 6749, Section 6: a refreshed token may have fewer.
+func open(g storage.Grant, scopes storage.Words, names []string) []string {
+	if scopes.Has(g.Scopes...) {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !scopes.Has(scopeOf(name)) })
 }
 
 // halfHash is the left half of the hash of an access token, by the hash of the

@@ -1,6 +1,9 @@
 package oauth
 
 import (
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"strconv"
@@ -13,8 +16,10 @@ import (
 // consentView is what the page oauth_consent shows.
 type consentView struct {
 	Request string
-	Client  string
-	Origin  string // where the patient will be sent
+	// Account is the address of who is asked, Mark what says in the form that it was.
+	Account, Mark string
+	Client        string
+	Origin        string // where the patient will be sent
 	// Scopes are what is asked for and was not allowed before, Known what was.
 	Scopes, Known []string
 	Days          string // how long access lasts after the sign-out; "" for not at all
@@ -35,17 +40,32 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return o.ended(w, r, a, err)
 	}
-	if _, ok := session.From(r.Context()); !ok || q.fault != nil {
+	s, ok := session.From(r.Context())
+	if !ok || q.fault != nil {
 		return web.Redirect(w, r, flow.Done())
 	}
 	f, err := o.facts(r, q)
 	if err != nil {
 		return err
 	}
-	if q.device != "" {
-		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{q.consentView(flow.Request, nil), q.device})
+	p, err := o.db.PatientByID(r.Context(), s.PatientID)
+	if err != nil {
+		return err
 	}
-	return o.site.Render(w, r, http.StatusOK, "oauth_consent", q.consentView(flow.Request, f.consent))
+	if q.device != "" {
+		f.consent = nil
+	}
+	view := q.consentView(flow.Request, f.consent)
+	view.Account, view.Mark = p.Email, o.mark(s, a)
+	if q.device != "" {
+		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{view, q.device})
+	}
+	return o.site.Render(w, r, http.StatusOK, "oauth_consent", view)
+}
+
+// mark is what the page of consent to a says about who saw it.
+func (o *OAuth) mark(s *storage.Session, a storage.AuthRequest) string {
+	return hex.EncodeToString(o.db.MAC("consent-page", []byte(s.PatientID+" "+a.ID)))
 }
 
 // consentView tells what is new from what was allowed already.
@@ -59,7 +79,7 @@ func (q request) consentView(id string, before *storage.Consent) consentView {
 		view.Origin = q.redirect.Scheme
 	}
 	for _, s := range q.asks() {
-		if before != nil && before.Scopes.Has(s) {
+		if q.allowed(before).Has(s) {
 			view.Known = append(view.Known, s)
 		} else {
 			view.Scopes = append(view.Scopes, s)
@@ -89,6 +109,12 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return web.Redirect(w, r, flow.Done())
 	}
+	if !hmac.Equal([]byte(form.Get("mark")), []byte(o.mark(s, a))) {
+		// The page was shown to somebody else, who had signed in in another tab: whoever
+		// is signed in now is asked anew.
+		web.Event(r.Context(), "oauth.consent.others_page")
+		return web.Redirect(w, r, flow.Done())
+	}
 	f, err := o.facts(r, q)
 	if err != nil {
 		return err
@@ -103,7 +129,13 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch form.Get("decision") {
 	case "allow":
-		err = o.db.SaveConsent(r.Context(), s.PatientID, q.client.ID, q.asks(), now)
+		err = o.db.Tx(r.Context(), func(ctx context.Context) error {
+			q, _, err := o.still(ctx, a, s, stepConsent)
+			if err != nil {
+				return err
+			}
+			return o.db.SaveConsent(ctx, s.PatientID, q.client, q.place(), q.asks(), now)
+		})
 		web.Event(r.Context(), "oauth.consent.given", "patient_id", s.PatientID)
 	case "deny":
 		err = o.db.DenyAuthRequest(r.Context(), a, now)
@@ -111,7 +143,7 @@ func (o *OAuth) PostConsent(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return web.Invalid("decision", "must be allow or deny")
 	}
-	if err != nil && !errors.Is(err, storage.ErrSpent) {
+	if err != nil && !errors.Is(err, storage.ErrSpent) && !errors.Is(err, errMoved) {
 		return err
 	}
 	return web.Redirect(w, r, flow.Done())

@@ -193,7 +193,7 @@ func TestVerificationURICompleteNeverApproves(t *testing.T) {
 	c := h.player(t)
 	b := h.browser(t)
 	s := b.signIn("pwd", "otp")
-	require.NoError(t, h.db.SaveConsent(ctx, s.PatientID, c.ID, Scopes, storage.Now()))
+	require.NoError(t, h.db.SaveConsent(ctx, s.PatientID, c, "", Scopes, storage.Now()))
 	deviceCode, userCode := h.wake(t, c, "openid")
 	for _, query := range []string{
 		"user_code=" + userCode, "user_code=" + strings.ToLower(userCode), "user_code=" + userCode + "&decision=allow",
@@ -210,7 +210,7 @@ func TestVerificationURICompleteNeverApproves(t *testing.T) {
 	page := b.enter(userCode)
 	require.Contains(t, page.Body.String(), "A device is asking")
 	request := asked(t, page)
-	require.NoError(t, h.db.SaveConsent(ctx, s.PatientID, c.ID, Scopes, storage.Now()))
+	require.NoError(t, h.db.SaveConsent(ctx, s.PatientID, c, "", Scopes, storage.Now()))
 	require.Equal(t, request, asked(t, b.get("/oauth2/auth/"+request)), "allowed meanwhile, in another tab")
 	require.Equal(t, request, asked(t, b.get("/device/"+request)), "not decided yet")
 	require.Equal(t, 400, b.do(http.MethodPost, "/consent", url.Values{"request": {request}}).Code)

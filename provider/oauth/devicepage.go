@@ -143,15 +143,21 @@ func (o *OAuth) answerDevice(w http.ResponseWriter, r *http.Request, flow web.Fl
 			}
 			return o.db.DenyDevice(ctx, a.DeviceID, patient, now)
 		}
+		q, f, err := o.still(ctx, a, f.session, stepConsent)
+		if err != nil {
+			return err
+		}
 		if err := o.db.FinishAuthRequest(ctx, a, now); err != nil {
 			return err
 		}
-		if err := o.db.SaveConsent(ctx, patient, q.client.ID, q.asks(), now); err != nil {
+		if err := o.db.SaveConsent(ctx, patient, q.client, q.place(), q.asks(), now); err != nil {
 			return err
 		}
 		return o.db.ApproveDevice(ctx, a.DeviceID, q.grant(f, now), now)
 	})
 	switch {
+	case errors.Is(err, errMoved):
+		return web.Redirect(w, r, flow.Done())
 	case errors.Is(err, storage.ErrSpent): // pressed twice: the first press counts
 	case err != nil:
 		return err

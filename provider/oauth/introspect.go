@@ -117,7 +117,7 @@ func (o *OAuth) introspect(r *http.Request, caller storage.Client, token string)
 	if t.PatientID != "" {
 		// RFC 9470, Section 6.2: how and when the patient was authenticated.
 		answer["sub"], answer["acr"], answer["auth_time"] = g.Sub(), g.ACR, g.AuthTime.Unix()
-		answer["sid"] = t.SessionID
+		answer["sid"] = g.SID()
 	}
 	return answer, nil
 }

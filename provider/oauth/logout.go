@@ -91,14 +91,16 @@ func extended(u *url.URL, more url.Values) *url.URL {
 // the patient, whom the client may know under another name (OpenID Connect Core,
 // Section 8.1). A session that gave the client nothing is not the hint's.
 func (o *OAuth) ours(ctx context.Context, l leave, s *storage.Session) (bool, error) {
-	if l.hint == nil || l.hint.SID != s.ID {
+	if l.hint == nil {
 		return false, nil
 	}
 	g, err := o.db.SessionGrant(ctx, l.client.ID, s.ID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && g.PatientID == s.PatientID && g.Sub() == l.hint.Subject, err
+	// A client may have been told the session's own id before it was given a sub of its own.
+	named := l.hint.SID == g.SID() || l.hint.SID == s.ID
+	return err == nil && named && g.PatientID == s.PatientID && g.Sub() == l.hint.Subject, err
 }
 
 // resent says that a form was sent on by a page of ours.
@@ -270,7 +272,11 @@ func (o *OAuth) frames(ctx context.Context) ([]string, error) {
 		if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 			continue // registers none
 		}
-		out = append(out, extended(u, url.Values{"iss": {o.issuer}, "sid": {s.ID}}).String())
+		g, err := o.db.SessionGrant(ctx, c.ID, s.ID)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, extended(u, url.Values{"iss": {o.issuer}, "sid": {g.SID()}}).String())
 	}
 	return out, nil
 }

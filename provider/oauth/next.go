@@ -24,6 +24,7 @@ const (
 type facts struct {
 	session *storage.Session // nil where nobody is signed in
 	subject string           // what the client calls the patient of the session
+	sid     string           // and the session, where that name is for its sector alone
 	second  bool             // the patient has a second factor
 	consent *storage.Consent // nil where nothing was allowed yet
 }
@@ -99,12 +100,12 @@ func (q request) wantsConsent(f facts) bool {
 			// button since signing in here.
 			since = f.session.CreatedAt
 		}
-		return c == nil || c.GrantedAt.Before(since) || !c.Scopes.Has(q.asks()...)
+		return c == nil || c.GrantedAt.Before(since) || !q.allowed(c).Has(q.asks()...)
 	}
 	if q.client.FirstParty {
 		return false
 	}
-	return c == nil || !c.Scopes.Has(q.asks()...)
+	return !q.allowed(c).Has(q.asks()...)
 }
 
 // impersonable says that anybody could pose as the client: it has no secret,
@@ -112,4 +113,15 @@ func (q request) wantsConsent(f facts) bool {
 // "SHOULD NOT" be processed "without user consent or interaction".
 func (q request) impersonable() bool {
 	return q.client.Public() && q.redirect.Scheme != "https"
+}
+
+// allowed are the scopes that c allows the client of q, as it is now and where q leads.
+func (q request) allowed(c *storage.Consent) storage.Words { return c.Allows(q.client, q.place()) }
+
+// place is where q leads; "" for a device.
+func (q request) place() string {
+	if q.device != "" {
+		return ""
+	}
+	return storage.PlaceOf(q.redirect.String())
 }

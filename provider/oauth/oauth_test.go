@@ -141,6 +141,14 @@ func (h *house) browser(t testing.TB) *browser { return &browser{t, h, map[strin
 
 func (b *browser) do(method, target string, form url.Values) *httptest.ResponseRecorder {
 	b.t.Helper()
+	if method == http.MethodPost && target == "/consent" && !form.Has("mark") {
+		// The form of the page, as it was shown to whoever is signed in now.
+		s, err1 := b.h.db.SessionByDigest(context.Background(), storage.Digest(b.cookies[web.Cookie(issuer, web.SessionCookie, "", 0).Name]), storage.Now())
+		a, err2 := b.h.db.OpenAuthRequest(context.Background(), form.Get("request"))
+		if err1 == nil && err2 == nil {
+			form.Set("mark", b.h.mark(&s, a))
+		}
+	}
 	r := httptest.NewRequest(method, target, strings.NewReader(form.Encode()))
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

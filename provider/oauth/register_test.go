@@ -413,7 +413,7 @@ func TestWhoRegistersWithoutATokenGetsLess(t *testing.T) {
 // Each piece of metadata is either the client's to choose or the operator's:
 // a new one belongs into one of these lists.
 func TestNobodyPromotesItself(t *testing.T) {
-	ours := []string{"sector", "access_token_signed_response_alg", "require_acr", "require_pkce", "lifetimes"}
+	ours := []string{"sector", "access_token_signed_response_alg", "require_acr", "require_pkce", "lifetimes", "was"}
 	theirs := []string{
 		"application_type", "jwks", "jwks_uri", "token_endpoint_auth_signing_alg", "subject_type", "sector_identifier_uri",
 		"userinfo_signed_response_alg", "introspection_signed_response_alg", "default_max_age", "require_auth_time", "default_acr_values",
@@ -671,7 +671,7 @@ func TestARegisteredClientSignsAPatientIn(t *testing.T) {
 		second, _, _ := h.registered(t, map[string]any{"token_endpoint_auth_method": "none", "grant_types": []string{"authorization_code"}})
 		again, err := db.Client(t.Context(), second["client_id"].(string))
 		require.NoError(t, err)
-		require.NoError(t, db.SaveConsent(t.Context(), h.patient.ID, again.ID, again.Scopes, storage.Now()))
+		require.NoError(t, db.SaveConsent(t.Context(), h.patient.ID, again, storage.PlaceOf(callback), again.Scopes, storage.Now()))
 		require.Equal(t, sub, claimsOf(t, h.tokens(t, again, "", nil)["id_token"])["sub"])
 
 		// With the registration goes what it got.

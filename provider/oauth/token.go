@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -110,6 +111,9 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	}
 	var resp fosite.AccessResponder
 	err = o.db.Tx(ctx, func(ctx context.Context) error {
+		if err := o.stillMay(ctx, ar); err != nil {
+			return err
+		}
 		var err error
 		resp, err = o.fosite.NewAccessResponse(ctx, ar)
 		return err
@@ -129,6 +133,43 @@ func (o *OAuth) token(r *http.Request, form url.Values) (map[string]any, error) 
 	resp.SetTokenType("Bearer") // RFC 6750, Section 4
 	resp.SetExpiresIn(time.Until(ar.GetSession().GetExpiresAt(fosite.AccessToken)).Round(time.Second))
 	return resp.ToMap(), nil
+}
+
+// stillMay holds, in the transaction that issues tokens, what they rest on: the client
+// as it was authenticated, and the grant.
+func (o *OAuth) stillMay(ctx context.Context, ar fosite.AccessRequester) error {
+	was := ar.GetClient().(client).Client
+	if err := o.db.HoldClient(ctx, was.ID); errors.Is(err, storage.ErrNotFound) {
+		return errClient
+	} else if err != nil {
+		return err
+	}
+	now, err := o.db.Client(ctx, was.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range was.Secrets.V {
+		if was.UsesSecret() && !slices.ContainsFunc(now.Secrets.V, func(n storage.ClientSecret) bool { return bytes.Equal(n.Digest, s.Digest) }) {
+			return errClient // taken away, perhaps the very one that was shown
+		}
+	}
+	g := ar.GetSession().(*grant)
+	switch {
+	case !slices.Equal(now.AuthMethods, was.AuthMethods), !bytes.Equal(now.Metadata.JWKS, was.Metadata.JWKS), now.Metadata.JWKSURI != was.Metadata.JWKSURI:
+		return errClient
+	case !now.GrantTypes.Has(ar.GetGrantTypes()...):
+		return fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
+	case g.code.RedirectURI != "" && !matchRedirect(now, g.code.RedirectURI):
+		return fosite.ErrInvalidGrant.WithHint("The redirect URI of the code is registered no more.")
+	case g.Grant.ID == "":
+		return nil
+	}
+	if err := o.db.HoldGrant(ctx, g.Grant.ID); errors.Is(err, storage.ErrSpent) {
+		return fosite.ErrInvalidGrant.WithHint("The grant has ended.")
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // noteReplay tells operators that something for one use was presented again.

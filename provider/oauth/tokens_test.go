@@ -433,7 +433,7 @@ func TestConsentTellsWhatIsNew(t *testing.T) {
 	})
 	b := h.browser(t)
 	s := b.signIn("pwd")
-	require.NoError(t, h.db.SaveConsent(context.Background(), s.PatientID, h.portal.ID, storage.Words{"openid", "profile"}, storage.Now()))
+	require.NoError(t, h.db.SaveConsent(context.Background(), s.PatientID, h.portal, storage.PlaceOf(callback), storage.Words{"openid", "profile"}, storage.Now()))
 	page := b.get("/oauth2/auth?" + askFor(h.portal, oauth2.GenerateVerifier(), url.Values{
 		"scope": {"openid profile offline_access"}, "claims": {`{"userinfo": {"email": null}}`},
 	})).Body.String()

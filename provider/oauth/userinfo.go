@@ -36,7 +36,7 @@ func (o *OAuth) UserInfo(w http.ResponseWriter, r *http.Request) error {
 		writeJSON(w, http.StatusForbidden, oauthError{Code: "insufficient_scope"})
 		return nil
 	}
-	claims, err := o.about(r.Context(), t.PatientID, t.Scopes, g.Claims.V.UserInfo)
+	claims, err := o.about(r.Context(), t.PatientID, t.Scopes, open(g, t.Scopes, g.Claims.V.UserInfo))
 	if err != nil {
 		return err
 	}

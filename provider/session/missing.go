@@ -23,7 +23,8 @@ type Need struct {
 	Level int
 	// Phishing asks for a factor that cannot be given away to another site.
 	Phishing bool
-	// After asks that a factor was proven at this time or later.
+	// After asks that all that counts was proven at this time or later: a code does
+	// not make an old password new.
 	After time.Time
 }
 
@@ -49,11 +50,11 @@ func Missing(s *storage.Session, hasSecond bool, need Need, now time.Time) Step 
 	if hasSecond {
 		need.Level = 2
 	}
-	if s == nil || s.EndedAt != nil || !now.Before(s.ExpiresAt) || level(s) == 0 {
+	if s == nil || s.EndedAt != nil || !now.Before(s.ExpiresAt) {
 		return StepLogin
 	}
-	// The resolution is a microsecond: what happens in the same one counts.
-	if s.AuthTime.Before(need.After) {
+	s = since(s, need.After)
+	if level(s) == 0 {
 		return StepLogin
 	}
 	if level(s) >= need.Level && (!need.Phishing || phishingResistant(s)) {
@@ -81,6 +82,36 @@ func Second(ctx context.Context, db *storage.DB, patientID string, need Need) (b
 		}
 	}
 	return false, err
+}
+
+// since is s with the factors that were proven at t or later. The resolution is a
+// microsecond: what happens in the same one counts.
+func since(s *storage.Session, t time.Time) *storage.Session {
+	newer := *s
+	newer.Factors = storage.Factors{}
+	for f, at := range s.Factors {
+		if !at.Before(t) {
+			newer.Factors[f] = at
+		}
+	}
+	return &newer
+}
+
+// AuthTime is when s came to be worth what it is (OpenID Connect Core, Section 2,
+// auth_time): the newest time from which on the factors proven make up its level. So
+// whoever was asked for max_age is told no time that is too old, and nobody one that
+// only the second factor has.
+func AuthTime(s *storage.Session) time.Time {
+	var newest time.Time
+	for _, at := range s.Factors {
+		if at.After(newest) && level(since(s, at)) == level(s) {
+			newest = at
+		}
+	}
+	if newest.IsZero() {
+		return s.AuthTime
+	}
+	return newest
 }
 
 // level is how many factors s has proven.

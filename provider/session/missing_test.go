@@ -58,6 +58,8 @@ func TestMissing(t *testing.T) {
 		{"proven at that very time", with(Password), false, Need{Level: 1, After: noon}, 0, StepNone},
 		{"proven before", with(Password, TOTP), true, Need{Level: 1, After: noon.Add(time.Microsecond)}, 0, StepLogin},
 		{"age alone is a need", with(Password), true, Need{After: noon.Add(time.Second)}, 0, StepLogin},
+		{"a code does not make a password new", again(with(Password, TOTP), TOTP), true, Need{Level: 2, After: noon.Add(time.Second)}, time.Minute, StepLogin},
+		{"nor does a password an old code", again(with(Password, TOTP), Password), true, Need{Level: 2, After: noon.Add(time.Second)}, time.Minute, StepSecond},
 		{"age comes before the second factor", with(Password), true, Need{Level: 2, After: noon.Add(time.Second)}, 0, StepLogin},
 	} {
 		require.Equal(t, c.want, Missing(c.s, c.second, c.need, noon.Add(c.at)), c.name)
@@ -117,5 +119,28 @@ func TestWorth(t *testing.T) {
 	} {
 		require.Equal(t, c.acr, ACR(c.s), "%v", c.s.Factors)
 		require.Equal(t, c.amr, AMR(c.s), "%v", c.s.Factors)
+	}
+}
+
+// again is s, with factor proven once more half a minute later.
+func again(s *storage.Session, factor string) *storage.Session {
+	s.AuthTime = noon.Add(30 * time.Second)
+	s.Factors[factor] = s.AuthTime
+	return s
+}
+
+func TestAuthTimeIsThatOfWhatCounts(t *testing.T) {
+	later := noon.Add(30 * time.Second)
+	for _, c := range []struct {
+		s    *storage.Session
+		want time.Time
+	}{
+		{with(Password), noon},
+		{again(with(Password), Password), later},
+		{again(with(Password), TOTP), noon}, // an old password, raised
+		{again(with(Password, TOTP), TOTP), noon},
+		{again(with(Password), PasskeyUV), later}, // worth two by itself
+	} {
+		require.Equal(t, c.want, AuthTime(c.s), "%v", c.s.Factors)
 	}
 }
