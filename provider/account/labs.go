@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"crypto/hmac"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,6 +25,7 @@ type record struct {
 type labsView struct {
 	Record  *record // nil where none is linked
 	Today   string
+	Mark    string // says in the form whose page it was
 	Problem string
 }
 
@@ -37,7 +40,7 @@ func (a *Account) GetLabs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.show(w, r, "account_labs", labsView{Record: rec, Today: today()})
+	return a.show(w, r, "account_labs", labsView{Record: rec, Mark: a.mark(s), Today: today()})
 }
 
 // PostLabs links the record that an activation code and its birth date open.
@@ -53,6 +56,9 @@ func (a *Account) PostLabs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !hmac.Equal([]byte(form.Get("mark")), []byte(a.mark(s))) {
+		return web.Redirect(w, r, "/account/labs") // somebody else's page
+	}
 	link, err := a.db.RedeemInvitation(ctx, s.PatientID, form.Get("activation-code"), form.Get("bday"), storage.Now())
 	switch {
 	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrSpent), errors.Is(err, storage.ErrConflict):
@@ -61,7 +67,7 @@ func (a *Account) PostLabs(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return a.again(w, r, "account_labs", labsView{Record: rec, Today: today(), Problem: "account.labs.refused"})
+		return a.again(w, r, "account_labs", labsView{Record: rec, Mark: a.mark(s), Today: today(), Problem: "account.labs.refused"})
 	case err != nil:
 		return err
 	}
@@ -77,8 +83,12 @@ func (a *Account) PostUnlink(w http.ResponseWriter, r *http.Request) error {
 	if s == nil {
 		return err
 	}
-	if _, err := web.Form(r); err != nil {
+	form, err := web.Form(r)
+	if err != nil {
 		return err
+	}
+	if !hmac.Equal([]byte(form.Get("mark")), []byte(a.mark(s))) {
+		return web.Redirect(w, r, "/account/labs") // somebody else's page
 	}
 	link, err := a.link(ctx, s.PatientID)
 	if err != nil {
@@ -96,6 +106,12 @@ func (a *Account) PostUnlink(w http.ResponseWriter, r *http.Request) error {
 	}
 	web.Event(ctx, "link.ended", "link", link.ID)
 	return web.Redirect(w, r, "/account/labs")
+}
+
+// mark is what the page of the lab record says about who saw it: two tabs of one
+// browser may be signed in as two patients, one after the other.
+func (a *Account) mark(s *storage.Session) string {
+	return hex.EncodeToString(a.db.MAC("labs-page", []byte(s.PatientID)))
 }
 
 // link is the patient's live link, suspended or not; ErrNotFound for none.

@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -155,4 +156,20 @@ func FuzzMask(f *testing.F) {
 		require.LessOrEqual(t, shown, 4)
 		require.LessOrEqual(t, 2*shown, len([]rune(number)))
 	})
+}
+
+// The page was shown to one patient, and another has signed in in the next tab.
+func TestALabPageIsNotAnsweredForSomebodyElse(t *testing.T) {
+	p := newPlace(t)
+	ada, eve := p.patient("ada@example.org", ""), p.patient("eve@example.org", "")
+	code := p.invite("AB123456")
+	his := p.signedIn(ada, 0, session.Password, session.TOTP)
+	mark := regexp.MustCompile(`name="mark" value="([^"]+)"`).FindStringSubmatch(his.get("/account/labs").is(200).body)[1]
+	hers := p.signedIn(eve, 0, session.Password, session.TOTP)
+	hers.post("/account/labs", "activation-code", code, "bday", "1975-12-10", "mark", mark).to("/account/labs")
+	_, _, err := p.db.LinkOf(t.Context(), eve.ID)
+	require.ErrorIs(t, err, storage.ErrNotFound)
+	his.post("/account/labs", "activation-code", code, "bday", "1975-12-10", "mark", mark).to("/account/labs")
+	_, _, err = p.db.LinkOf(t.Context(), ada.ID)
+	require.NoError(t, err)
 }

@@ -17,6 +17,7 @@ import (
 // enrolView is what the pages login_enrol and login_enrol_KIND show.
 type enrolView struct {
 	Flow    web.Flow
+	Account string   // whose factor is set up
 	Kinds   []string // the factors that can be set up
 	Offer   any      // what the factor offers
 	Problem string
@@ -28,10 +29,15 @@ func (l *Login) GetEnrol(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, ok, err := l.mayEnrol(w, r, flow); !ok {
+	s, ok, err := l.mayEnrol(w, r, flow)
+	if !ok {
 		return err
 	}
-	v := enrolView{Flow: flow}
+	p, err := l.db.PatientByID(r.Context(), s.PatientID)
+	if err != nil {
+		return err
+	}
+	v := enrolView{Flow: flow, Account: p.Email}
 	for _, f := range l.factors {
 		v.Kinds = append(v.Kinds, f.kind())
 	}
@@ -60,6 +66,7 @@ func (l *Login) showOffer(w http.ResponseWriter, r *http.Request, status int, f 
 	if err != nil {
 		return err
 	}
+	v.Account = who.patient.Email
 	if v.Offer, err = f.offer(r.Context(), who, again); err != nil {
 		return err
 	}

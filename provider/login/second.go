@@ -16,6 +16,7 @@ import (
 // each factor of the patient asks with.
 type secondView struct {
 	Flow    web.Flow
+	Account string // whose factor is asked for
 	Factors map[string]any
 	Problem string
 }
@@ -40,6 +41,7 @@ func (l *Login) showSecond(w http.ResponseWriter, r *http.Request, status int, s
 		if err != nil {
 			return err
 		}
+		v.Account = who.patient.Email
 		if len(who.creds) == 0 {
 			continue
 		}

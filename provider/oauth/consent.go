@@ -16,6 +16,7 @@ import (
 // consentView is what the page oauth_consent shows.
 type consentView struct {
 	Request string
+	Flow    web.Flow // the same, for who goes to another account
 	// Account is the address of who is asked, Mark what says in the form that it was.
 	Account, Mark string
 	Client        string
@@ -56,7 +57,7 @@ func (o *OAuth) GetConsent(w http.ResponseWriter, r *http.Request) error {
 		f.consent = nil
 	}
 	view := q.consentView(flow.Request, f.consent)
-	view.Account, view.Mark = p.Email, o.mark(s, a)
+	view.Account, view.Mark, view.Flow = p.Email, o.mark(s, a), flow
 	if q.device != "" {
 		return o.site.Render(w, r, http.StatusOK, "oauth_device_consent", deviceView{view, q.device})
 	}

@@ -50,6 +50,9 @@ func (o *OAuth) revoke(r *http.Request, caller storage.Client, token string) err
 			return errOthersToken
 		}
 		return o.db.RevokeGrant(ctx, g.ID, "revoked by client", now)
+	case errors.Is(err, storage.ErrSpent) && t.ClientID == caller.ID && t.GrantID != "":
+		// Most sign-outs come after the end of an access token's ten minutes.
+		return o.db.RevokeGrant(ctx, t.GrantID, "revoked by client", now)
 	case errors.Is(err, storage.ErrSpent):
 		return nil
 	case err != nil:
