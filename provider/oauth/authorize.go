@@ -70,10 +70,12 @@ func (o *OAuth) Authorize(w http.ResponseWriter, r *http.Request) error {
 
 // takeUp begins the request in this browser. One that must show nothing is
 // decided at once: it needs nothing of the browser but the session
-// (OpenID Connect Core, Section 3.1.2.1, prompt).
+// (OpenID Connect Core, Section 3.1.2.1, prompt). A handle that no browser has taken
+// up may be in many hands, so each browser begins a request of its own: its id, and
+// with it the code, is nobody else's.
 func (o *OAuth) takeUp(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request) error {
-	a.RequestedAt = storage.Now()
-	a.ActedAt, q.requestedAt = a.RequestedAt, a.RequestedAt
+	a = storage.NewAuthRequest(a.ClientID, a.Params)
+	q.requestedAt = a.RequestedAt
 	if q.prompt.Has("none") {
 		f, err := o.facts(r, q)
 		if err == nil {
@@ -268,7 +270,7 @@ func (o *OAuth) still(ctx context.Context, a storage.AuthRequest, s *storage.Ses
 func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequest, q request, f facts) error {
 	now := storage.Now()
 	g := newGrant()
-	g.Grant, g.request = q.grant(f, now), a.ID
+	g.Grant, g.value = q.grant(f, now), o.codeOf(a.ID, f.session.ID)
 	g.code = storage.Code{
 		RedirectURI: a.Params.Get("redirect_uri"), CodeChallenge: q.challenge, Nonce: q.nonce, RequestedAt: a.RequestedAt,
 	}
@@ -313,10 +315,13 @@ func (o *OAuth) issue(w http.ResponseWriter, r *http.Request, a storage.AuthRequ
 // press, or a reload on a bad line. There is never a second code.
 func (o *OAuth) again(w http.ResponseWriter, r *http.Request, a storage.AuthRequest) error {
 	ctx, now := r.Context(), storage.Now()
-	code := o.codeOf(a.ID)
 	s, ok := session.From(ctx)
+	if !ok {
+		return o.ended(w, r, a, storage.ErrSpent)
+	}
+	code := o.codeOf(a.ID, s.ID)
 	c, err := o.db.Code(ctx, storage.Digest(code))
-	if err == nil && ok && now.Before(c.ExpiresAt) {
+	if err == nil && now.Before(c.ExpiresAt) {
 		var g storage.Grant
 		if g, err = o.db.Grant(ctx, c.GrantID, now); err == nil && g.SessionID == s.ID {
 			q, err := o.read(ctx, a)

@@ -114,6 +114,28 @@ func TestAQuietRequestIsAnsweredAtOnce(t *testing.T) {
 	require.Equal(t, "consent_required", quiet(b, app, here).Get("error"), "in another session")
 }
 
+// A request that came by POST, and that no browser has taken up yet, may be opened
+// by many: no two get the same code, however long after one another.
+func TestACodeIsNobodysBeforeItIsIssued(t *testing.T) {
+	for _, quiet := range []string{"none", ""} {
+		h := build(t, storagetest.SQLite(t))
+		to := h.browser(t).do("POST", "/oauth2/auth", ask(h.portal, oauth2.GenerateVerifier(), url.Values{"prompt": {quiet}})).Header().Get("Location")
+		require.Regexp(t, "^/oauth2/auth/", to)
+		codes := map[string]bool{}
+		one, other := h.browser(t), h.browser(t)
+		one.signIn("pwd")
+		other.signIn("pwd")
+		for _, b := range []*browser{one, other, one, other} {
+			w := b.get(to)
+			u, err := url.Parse(w.Header().Get("Location"))
+			require.NoError(t, err)
+			require.NotEmpty(t, u.Query().Get("code"), u.String())
+			codes[u.Query().Get("code")] = true
+		}
+		require.Len(t, codes, 4)
+	}
+}
+
 // headerBytes is the size of an answer's header as it goes over the line.
 func headerBytes(w *httptest.ResponseRecorder) int {
 	var b strings.Builder

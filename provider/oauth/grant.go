@@ -15,7 +15,7 @@ import (
 type grant struct {
 	storage.Grant
 	code    storage.Code // while a code is issued or redeemed
-	request string       // id of the authorization request that a code is issued for
+	value   string       // of the code that is issued
 	expires map[fosite.TokenType]time.Time
 	id      jwt.IDTokenClaims
 

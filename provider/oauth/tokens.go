@@ -55,14 +55,15 @@ func (s tokens) GenerateAccessToken(ctx context.Context, r fosite.Requester) (st
 // GenerateAuthorizeCode makes the code of the authorization request that is being
 // answered.
 func (s tokens) GenerateAuthorizeCode(_ context.Context, r fosite.Requester) (string, string, error) {
-	t := s.o.codeOf(r.GetSession().(*grant).request)
+	t := r.GetSession().(*grant).value
 	return t, signature(t), nil
 }
 
-// codeOf is the code that answers the authorization request of an id: 256 bits
-// under a key of ours, kept nowhere, so that the same answer can be given again.
-func (o *OAuth) codeOf(request string) string {
-	return prefixCode + base64.RawURLEncoding.EncodeToString(o.db.MAC("authorization-code", []byte(request)))
+// codeOf is the code that answers an authorization request in a session, by their
+// ids: 256 bits under a key of ours, kept nowhere, so that the same answer can be
+// given again, and in another session it is another code.
+func (o *OAuth) codeOf(request, sessionID string) string {
+	return prefixCode + base64.RawURLEncoding.EncodeToString(o.db.MAC("authorization-code", []byte(request+" "+sessionID)))
 }
 
 // GenerateRefreshToken makes a refresh token, or repeats the one that an
