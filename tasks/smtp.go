@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type SMTP struct {
 	// STARTTLS is required unless this is true; only for a server on this
 	// machine.
 	Plain bool
-	// Issuer gives the Message-ID its domain.
+	// Issuer gives the Message-ID its domain, and us our name.
 	Issuer string
 }
 
@@ -41,12 +42,17 @@ func (s SMTP) Sender() (Sender, error) {
 	if s.Username != "" {
 		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(s.Username), mail.WithPassword(s.Password))
 	}
-	if _, err := mail.NewClient(s.Host, opts...); err != nil {
-		return nil, fmt.Errorf("smtp: %w", err)
-	}
 	domain := "patauth"
 	if u, err := url.Parse(s.Issuer); err == nil && u.Hostname() != "" {
 		domain = u.Hostname()
+		// RFC 5321, Section 4.1.1.1: EHLO carries a fully-qualified name, which a
+		// pod's own is not.
+		if _, err := netip.ParseAddr(domain); err != nil {
+			opts = append(opts, mail.WithHELO(domain))
+		}
+	}
+	if _, err := mail.NewClient(s.Host, opts...); err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
 	}
 	return func(ctx context.Context, m Message) error {
 		msg := mail.NewMsg()

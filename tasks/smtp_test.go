@@ -17,10 +17,14 @@ type mailServer struct {
 	refuse bool
 	dies   bool // after a delivery
 	got    chan string
+	name   string // that EHLO gave
 }
 
-func (s *mailServer) NewSession(*smtp.Conn) (smtp.Session, error) { return s, nil }
-func (s *mailServer) Mail(string, *smtp.MailOptions) error        { return nil }
+func (s *mailServer) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	s.name = c.Hostname()
+	return s, nil
+}
+func (s *mailServer) Mail(string, *smtp.MailOptions) error { return nil }
 func (s *mailServer) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if s.refuse {
 		return &smtp.SMTPError{Code: 450, Message: "mailbox of " + to + " is busy"}
@@ -60,6 +64,7 @@ func TestSMTP(t *testing.T) {
 	require.NoError(t, send(ctx, m))
 	got := <-back.got
 	require.Contains(t, got, "Message-ID: <ABC@id.example>")
+	require.Equal(t, "id.example", back.name, "not the pod's name")
 	require.Contains(t, got, "Auto-Submitted: auto-generated")
 	require.Contains(t, got, "To: <ada@example.org>")
 
