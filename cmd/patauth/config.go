@@ -61,6 +61,9 @@ type StorageConfig struct {
 	Keyring string `yaml:"keyring" env:"KEYRING"`
 	// MaxConns bounds the connections of one process. Default 10.
 	MaxConns int `yaml:"max_conns" env:"MAX_CONNS"`
+	// PgBouncer says that dsn leads to a PgBouncer in transaction mode. `migrate` then
+	// needs a DSN of PostgreSQL itself.
+	PgBouncer bool `yaml:"pgbouncer" env:"PGBOUNCER"`
 	// RefuseUnbound refuses passwords, second factors and client secrets that were
 	// written by releases which did not seal them to their owners. Until then the
 	// worker seals those it finds. See docs/operations.md before setting it.

@@ -38,7 +38,7 @@ func openDB(ctx context.Context, c Config) (*storage.DB, error) {
 		return nil, fmt.Errorf("storage.keyring: %w", err)
 	}
 	db, err := storage.Open(ctx, storage.Config{DSN: string(c.Storage.DSN), Keys: keyring, MaxConns: c.Storage.MaxConns,
-		RefuseUnbound: c.Storage.RefuseUnbound})
+		PgBouncer: c.Storage.PgBouncer, RefuseUnbound: c.Storage.RefuseUnbound})
 	if err != nil {
 		return nil, fmt.Errorf("storage.dsn: %w", err)
 	}
