@@ -108,7 +108,7 @@ func TestWhatComesRoundReadsOnlyWhatIsDue(t *testing.T) {
 		do   func(context.Context) (int, error)
 		done int
 	}{
-		{"a batch of the laboratory", func(ctx context.Context) (int, error) { return db.SettleLinks(ctx, []string{"r5"}, "lis", now) }, 1},
+		{"a batch of the laboratory", func(ctx context.Context) (int, error) { return db.SettleLinks(ctx, []string{"r5"}, now) }, 1},
 		{"the safety net of the links", func(ctx context.Context) (int, error) {
 			n, _, err := db.ReconcileLinks(ctx, now, "", 1000)
 			return n, err

@@ -203,7 +203,7 @@ func (db *DB) RetryOutbox(ctx context.Context, id string) error {
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "task.retried", Actor: "operator", Object: "task:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "task.retried", Object: "task:" + id})
 	})
 }
 
@@ -214,7 +214,7 @@ func (db *DB) DeleteOutbox(ctx context.Context, id string) error {
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "task.deleted", Actor: "operator", Object: "task:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "task.deleted", Object: "task:" + id})
 	})
 }
 

@@ -172,5 +172,5 @@ func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int
 }
 
 func (db *DB) auditSession(ctx context.Context, event, patientID, id string) error {
-	return db.Audit(ctx, AuditEvent{Event: event, Actor: "patient:" + patientID, Subject: patientID, Object: "session:" + id})
+	return db.Audit(ctx, AuditEvent{Event: event, Subject: patientID, Object: "session:" + id})
 }

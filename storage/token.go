@@ -301,7 +301,7 @@ func (db *DB) revokeGrants(ctx context.Context, now time.Time, reason, where str
 				continue
 			}
 			err := db.Audit(ctx, AuditEvent{
-				Event: "grant.revoked", Actor: "system", Subject: g.PatientID, Object: "grant:" + g.ID,
+				Event: "grant.revoked", Subject: g.PatientID, Object: "grant:" + g.ID,
 				Detail: JSON[map[string]string]{V: map[string]string{"reason": reason, "client": g.ClientID}},
 			})
 			if err != nil {

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 	"github.com/pat-authenticate/patauth/storage/storagetest"
+	"github.com/pat-authenticate/patauth/tasks/queue"
 )
 
 // gauges are the values of a metric, by the values of its labels.
@@ -52,4 +54,16 @@ func TestTheTaskKeepsOneKeyOfEachAlgorithm(t *testing.T) {
 		"PS256 active": 1, "PS256 pending": 0, "PS256 retired": 0, "PS256 compromised": 0,
 		"EdDSA active": 1, "EdDSA pending": 1, "EdDSA retired": 0, "EdDSA compromised": 0,
 	}, gauges(t, "patauth_signing_keys"))
+}
+
+func TestTheAuditSaysThatATaskWasTheSystem(t *testing.T) {
+	ctx, db := context.Background(), storagetest.SQLite(t)
+	w := worker(t, db, noQueue(t), &postbox{})
+	require.NoError(t, w.handle(ctx, asynq.NewTask(periodic+queue.RotateKeys, nil)))
+	events, err := db.AuditOf(ctx, "", 100)
+	require.NoError(t, err)
+	require.NotEmpty(t, events)
+	for _, e := range events {
+		require.Equal(t, storage.System, e.Actor, e.Event)
+	}
 }

@@ -116,6 +116,7 @@ func (w *Worker) Ping() error { return w.server.Ping() }
 // handle does a task, counts it and writes its one log line.
 func (w *Worker) handle(ctx context.Context, t *asynq.Task) error {
 	start, kind := time.Now(), t.Type()
+	ctx = storage.WithActor(ctx, storage.System)
 	do, known := w.handlers[kind]
 	if !known {
 		kind = "unknown" // whoever writes to the queue must not make up metrics

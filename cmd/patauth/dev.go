@@ -125,6 +125,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err := config.Validate("app"); err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
+	ctx = storage.WithActor(ctx, storage.System)
 	db, err := openDB(ctx, config)
 	if err != nil {
 		return err

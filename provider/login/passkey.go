@@ -127,7 +127,7 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 	if key.Authenticator.CloneWarning {
 		web.Event(ctx, "auth.passkey.clone_suspected", "credential", row.ID)
 		if err := p.db.Audit(ctx, storage.AuditEvent{
-			Event: "factor.clone_suspected", Actor: "system", Subject: row.PatientID, Object: "credential:" + row.ID,
+			Event: "factor.clone_suspected", Subject: row.PatientID, Object: "credential:" + row.ID,
 		}); err != nil {
 			return nil, err
 		}

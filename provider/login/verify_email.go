@@ -139,6 +139,7 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge, reg registratio
 		if err != nil {
 			return err
 		}
+		storage.ActAs(ctx, storage.ActorPatient(c.PatientID))
 		p, err := l.db.PatientByID(ctx, c.PatientID)
 		if err != nil {
 			return err

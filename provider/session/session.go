@@ -62,6 +62,7 @@ func (c Config) Validate() error {
 // session of anybody else ends. The caller has made sure that the patient may
 // sign in. ctx may carry the transaction that the proof was spent in.
 func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, factors ...string) (*storage.Session, error) {
+	storage.ActAs(ctx, storage.ActorPatient(patientID))
 	old, ok := From(ctx)
 	if ok && old.PatientID == patientID {
 		return s.replace(ctx, w, r, old, nil, factors)
