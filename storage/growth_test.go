@@ -113,17 +113,23 @@ func TestWhatComesRoundReadsOnlyWhatIsDue(t *testing.T) {
 			n, _, err := db.ReconcileLinks(ctx, now, "", 1000)
 			return n, err
 		}, 3},
-		{"sessions whose time is over", func(ctx context.Context) (int, error) { return db.ExpireSessions(ctx, now, 1000) }, 2},
-		{"accounts whose mailbox never answered", func(ctx context.Context) (int, error) {
-			return db.DeleteUnverifiedPatients(ctx, now.Add(-7*24*time.Hour), 1000)
-		}, 1},
-		{"expired tokens", func(ctx context.Context) (int, error) { return db.DeleteExpiredTokens(ctx, now, 1000) }, 0},
-		{"old wishes", func(ctx context.Context) (int, error) { return db.DeleteOldOutbox(ctx, now.Add(-month), 1000) }, 0},
+		{"sessions whose time is over", func(ctx context.Context) (int, error) { return db.ExpireSessions(ctx, now, 1000) }, 1},
+		{"what has expired", func(ctx context.Context) (done int, err error) {
+			tables, _ := Expiring()
+			for _, table := range tables {
+				n, err := db.DeleteExpired(ctx, table, now, 1000)
+				if done += n; err != nil {
+					return done, err
+				}
+			}
+			return done, nil
+		}, 2},
+		{"the audit of years ago", func(ctx context.Context) (int, error) { return db.DeleteAudit(ctx, now.Add(-month), 1000) }, 0},
 		{"the count of wishes", func(ctx context.Context) (int, error) {
 			b, err := db.OutboxBacklog(ctx, now)
 			return int(b.Waiting), err
 		}, 4},
-		{"wishes that the queue lost", func(ctx context.Context) (int, error) { return db.SweepOutbox(ctx, now) }, 1},
+		{"wishes that the queue lost", func(ctx context.Context) (int, error) { return db.SweepOutbox(ctx, now, 1000) }, 1},
 	} {
 		done := 0
 		read := rowsRead(t, db, func(ctx context.Context) (err error) {

@@ -141,9 +141,3 @@ func (db *DB) redeem(ctx context.Context, inv *LabInvitation, patientID, code, b
 	})
 	return l, err
 }
-
-// DeleteExpiredInvitations removes codes that ended before, up to limit.
-func (db *DB) DeleteExpiredInvitations(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec("DELETE FROM lab_invitation WHERE id IN (SELECT id FROM lab_invitation WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
-}

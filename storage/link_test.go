@@ -314,7 +314,7 @@ func TestInboxKeepsOnlyWhatIsNeeded(t *testing.T) {
 
 		_, err = db.TakeLabEvent(ctx, applied.ID)
 		require.ErrorIs(t, err, storage.ErrSpent)
-		n, err := db.DeleteExpiredLabEvents(ctx, now.Add(time.Hour), 1)
+		n, err := db.DeleteExpired(ctx, "lab_event", now.Add(61*24*time.Hour), 1)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	})

@@ -163,17 +163,6 @@ func (db *DB) SetPatientDisabled(ctx context.Context, id string, disabled bool) 
 	})
 }
 
-// DeleteUnverifiedPatients removes accounts whose mailbox never answered since
-// before, up to limit, and returns how many went.
-func (db *DB) DeleteUnverifiedPatients(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec(`DELETE FROM patient WHERE id IN (
-		SELECT p.id FROM patient p WHERE p.email_verified_at IS NULL AND p.updated_at < ?
-		AND NOT EXISTS (SELECT 1 FROM challenge c WHERE c.patient_id = p.id AND c.created_at >= ?)
-		AND NOT EXISTS (SELECT 1 FROM credential c WHERE c.patient_id = p.id)
-		ORDER BY p.updated_at LIMIT ?)`, before, before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
-}
-
 // foundOne is the answer of an update that concerns one row.
 func foundOne(r *gorm.DB) error {
 	if r.Error != nil {

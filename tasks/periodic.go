@@ -16,56 +16,73 @@ import (
 )
 
 const (
-	// batch bounds the rows that one run of a task touches in one table.
+	// batch bounds the rows that one transaction of a task touches, so that its
+	// locks are short; a task goes on until a batch is not full.
 	batch = 1000
 	// lostAfter is when a task that was relayed and not done counts as lost.
 	lostAfter = 2 * time.Minute
-	// kept is how long fulfilled wishes and one-time things stay after their end.
-	kept = 24 * time.Hour
-	// eventsKept is longer than the feed is kept by its broker, so that a replay
-	// is recognised.
-	eventsKept = 60 * 24 * time.Hour
+	// archivedKept is how long the queue remembers what failed for good.
+	archivedKept = 7 * 24 * time.Hour
 )
 
 // expireSessions ends the sessions whose time is over.
 func (w *Worker) expireSessions(ctx context.Context) error {
-	n, err := w.DB.ExpireSessions(ctx, storage.Now(), batch)
-	note(ctx, "expire sessions", n)
+	total := 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, err := w.DB.ExpireSessions(ctx, storage.Now(), batch/5) // each with the clients that are to be told
+		total += n
+		return n == batch/5, err
+	})
+	note(ctx, "expire sessions", total)
 	return err
 }
 
-// deleteExpired removes what has expired and no request can need any more.
+// deleteExpired removes what has expired and no request can need any more, from
+// all tables by turns: a flood in one does not keep the others waiting.
 func (w *Worker) deleteExpired(ctx context.Context) error {
 	now := storage.Now()
-	var faults []error
-	for _, d := range []struct {
-		what   string
-		delete func(context.Context, time.Time, int) (int, error)
-		at     time.Time
-	}{
-		{"tokens", w.DB.DeleteExpiredTokens, now},
-		{"challenges", w.DB.DeleteExpiredChallenges, now.Add(-kept)},
-		{"attempts", w.DB.DeleteExpiredAttempts, now},
-		{"unverified patients", w.DB.DeleteUnverifiedPatients, now.Add(-7 * 24 * time.Hour)},
-		{"invitations", w.DB.DeleteExpiredInvitations, now.Add(-kept)},
-		{"lab events", w.DB.DeleteExpiredLabEvents, now.Add(-eventsKept)},
-		{"wishes", w.DB.DeleteOldOutbox, now.Add(-7 * kept)},
-		{"archived tasks", w.deleteArchived, now.Add(-7 * kept)},
-	} {
-		n, err := d.delete(ctx, d.at, batch)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("delete expired %s: %w", d.what, err))
+	type removal func(context.Context, time.Time, int) (int, error)
+	left := map[string]removal{"archived tasks": w.deleteArchived}
+	tables, _ := storage.Expiring()
+	for _, table := range tables {
+		left[table] = func(ctx context.Context, now time.Time, limit int) (int, error) {
+			return w.DB.DeleteExpired(ctx, table, now, limit)
 		}
-		note(ctx, "delete expired "+d.what, n)
 	}
-	return errors.Join(faults...)
+	if w.AuditKept > 0 {
+		left["audit_event"] = func(ctx context.Context, now time.Time, limit int) (int, error) {
+			return w.DB.DeleteAudit(ctx, now.Add(-w.AuditKept), limit)
+		}
+	}
+	gone, faults := map[string]int{}, map[string]error{}
+	repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		for _, what := range slices.Sorted(maps.Keys(left)) {
+			n, err := left[what](ctx, now, batch)
+			gone[what] += n
+			if err != nil {
+				faults[what] = fmt.Errorf("delete expired %s: %w", what, err)
+			}
+			if err != nil || n < batch {
+				delete(left, what)
+			}
+		}
+		return len(left) > 0, nil
+	})
+	for _, what := range slices.Sorted(maps.Keys(gone)) {
+		note(ctx, "delete expired "+what, gone[what])
+	}
+	return errors.Join(slices.Collect(maps.Values(faults))...)
 }
 
 // sweepOutbox relays anew what the queue has lost.
 func (w *Worker) sweepOutbox(ctx context.Context) error {
-	now := storage.Now()
-	n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter))
-	note(ctx, "sweep outbox", n)
+	now, total := storage.Now(), 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter), batch)
+		total += n
+		return n == batch, err
+	})
+	note(ctx, "sweep outbox", total)
 	b, backlog := w.DB.OutboxBacklog(ctx, now)
 	outboxPending.Set(float64(b.Waiting))
 	outboxAge.Set(b.Oldest.Seconds())
@@ -73,9 +90,9 @@ func (w *Worker) sweepOutbox(ctx context.Context) error {
 	return errors.Join(err, backlog)
 }
 
-// deleteArchived makes the queue forget tasks that failed for good before the
-// given time.
-func (w *Worker) deleteArchived(_ context.Context, before time.Time, limit int) (int, error) {
+// deleteArchived makes the queue forget tasks that failed for good long ago.
+func (w *Worker) deleteArchived(_ context.Context, now time.Time, limit int) (int, error) {
+	before := now.Add(-archivedKept)
 	tasks, err := w.inspector.ListArchivedTasks(queueName, asynq.PageSize(limit))
 	n := 0
 	for _, t := range tasks {

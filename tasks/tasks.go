@@ -52,6 +52,8 @@ type Config struct {
 	Keys keys.Config
 	// Checks are asked every minute, by name, and shown in the metrics.
 	Checks map[string]func(context.Context) error
+	// AuditKept is how long audit rows stay; 0 is for ever.
+	AuditKept time.Duration
 	// Concurrency is how many tasks run at once; 0 means 10.
 	Concurrency int
 }

@@ -61,6 +61,9 @@ type StorageConfig struct {
 	Keyring string `yaml:"keyring" env:"KEYRING"`
 	// MaxConns bounds the connections of one process. Default 10.
 	MaxConns int `yaml:"max_conns" env:"MAX_CONNS"`
+	// AuditKept is how long rows of audit_event stay; 0 keeps them for ever.
+	// Default 52608h, six years.
+	AuditKept time.Duration `yaml:"audit_kept" env:"AUDIT_KEPT"`
 	// RefuseUnbound refuses passwords, second factors and client secrets that were
 	// written by releases which did not seal them to their owners. Until then the
 	// worker seals those it finds. See docs/operations.md before setting it.
@@ -177,7 +180,7 @@ const (
 func defaults() Config {
 	return Config{
 		Mode: production, Listen: ":8080", InternalListen: "127.0.0.1:9090", Drain: 5 * time.Second,
-		Storage: StorageConfig{MaxConns: 10},
+		Storage: StorageConfig{MaxConns: 10, AuditKept: 6 * 8768 * time.Hour},
 		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
 		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
 		Session: session.Defaults(), Login: login.Defaults(), Keys: keys.Defaults(),

@@ -179,7 +179,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer closed()
 	work := tasks.NewWorker(tasks.Config{
-		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db), Keys: config.Keys,
+		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db), AuditKept: config.Storage.AuditKept, Keys: config.Keys,
 		Logout: logouts(config, db, signing),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})
