@@ -140,6 +140,7 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 	if err != nil {
 		return nil, fmt.Errorf("passkey: %w", err)
 	}
+	storage.ActAs(ctx, storage.ActorPatient(row.PatientID))
 	err = p.db.Tx(ctx, func(ctx context.Context) error {
 		if err := p.db.ReplaceSecret(ctx, row, plain); err != nil {
 			return err

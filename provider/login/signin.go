@@ -109,6 +109,7 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		web.Event(ctx, "auth.login.unverified")
 		return l.showCheckMail(w, r, flow)
 	}
+	storage.ActAs(ctx, storage.ActorPatient(who.patient.ID))
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		if err := l.db.CredentialSucceeded(ctx, who.credential.ID, storage.Now()); err != nil {
 			return err
