@@ -11,7 +11,6 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
@@ -83,11 +82,7 @@ func (w *Worker) sweepOutbox(ctx context.Context) error {
 		return n == batch, err
 	})
 	note(ctx, "sweep outbox", total)
-	b, backlog := w.DB.OutboxBacklog(ctx, now)
-	outboxPending.Set(float64(b.Waiting))
-	outboxAge.Set(b.Oldest.Seconds())
-	outboxFailed.Set(float64(b.Failed))
-	return errors.Join(err, backlog)
+	return err
 }
 
 // deleteArchived makes the queue forget tasks that failed for good long ago.
@@ -163,62 +158,21 @@ func repeat(ctx context.Context, within time.Duration, step func(context.Context
 	}
 }
 
-// healthCheck asks every dependency, the queue among them, and shows the answers
-// as metrics.
+// healthCheck asks every dependency: the worker that draws it has reached them all.
+// Each process shows its own answers when it is scraped (Collect).
 func (w *Worker) healthCheck(ctx context.Context) error {
-	checks := map[string]func(context.Context) error{"queue": w.queueHealth, "keys": w.keyAges}
+	checks := map[string]func(context.Context) error{"queue": func(ctx context.Context) error {
+		_, err := w.watchQueue(ctx)
+		return err
+	}}
 	maps.Copy(checks, w.Checks)
 	var faults []error
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
-		err := checks[name](ctx)
-		up := 1.0
-		if err != nil {
-			up = 0
+		if err := checks[name](ctx); err != nil {
 			faults = append(faults, fmt.Errorf("health of %s: %w", name, err))
 		}
-		healthy.WithLabelValues(name).Set(up)
 	}
 	return errors.Join(faults...)
-}
-
-// queueHealth shows how many tasks are in which state, and how long the oldest
-// waits.
-func (w *Worker) queueHealth(context.Context) error {
-	q, err := w.inspector.GetQueueInfo(queueName)
-	if err != nil {
-		return err
-	}
-	for state, n := range map[string]int{"pending": q.Pending, "active": q.Active, "scheduled": q.Scheduled,
-		"retry": q.Retry, "archived": q.Archived, "completed": q.Completed} {
-		queueSize.WithLabelValues(queueName, state).Set(float64(n))
-	}
-	queueAge.WithLabelValues(queueName).Set(q.Latency.Seconds())
-	return nil
-}
-
-// keyAges shows how many keys of each algorithm are in which state, and how long
-// the active one has signed.
-func (w *Worker) keyAges(ctx context.Context) error {
-	rows, err := w.DB.SigningKeys(ctx)
-	if err != nil {
-		return err
-	}
-	for _, alg := range keys.Algorithms {
-		count := map[string]int{}
-		for _, k := range rows {
-			if k.Alg != alg {
-				continue
-			}
-			count[k.State]++
-			if k.State == storage.KeyActive {
-				keyAge.WithLabelValues(alg).Set(storage.Now().Sub(keys.Since(k)).Seconds())
-			}
-		}
-		for _, state := range keys.States {
-			keyStates.WithLabelValues(alg, state).Set(float64(count[state]))
-		}
-	}
-	return nil
 }
 
 func note(ctx context.Context, what string, n int) {

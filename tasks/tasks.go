@@ -65,6 +65,7 @@ type Worker struct {
 	inspector *asynq.Inspector
 	handlers  map[string]asynq.HandlerFunc // by task type
 
+	watch   watch
 	syncing sync.Mutex
 	synced  string // the last lab record that syncUsers looked at
 }

@@ -190,7 +190,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
-	health := &provider.Health{DB: db, Fresh: signing.Fresh, Admin: operators}
+	health := &provider.Health{DB: db, Fresh: signing.Fresh, Admin: operators, Watch: work}
 
 	return run(ctx, health, 0,
 		serve(public, pages, cert), serveInternal(inside, health.Internal()), serve(portalAt, portal.handler(), nil),
