@@ -39,6 +39,12 @@ func emptyPostgres(t *testing.T) (*DB, string) {
 // the laboratory has anything to do with.
 func crowd(t *testing.T, db *DB, rows int) {
 	t.Helper()
+	filling, err := db.sql.Conn(t.Context())
+	require.NoError(t, err)
+	defer filling.Close()
+	_, err = filling.ExecContext(t.Context(), "SET statement_timeout = '5min'")
+	require.NoError(t, err)
+	defer filling.ExecContext(context.Background(), "RESET statement_timeout")
 	for _, fill := range []string{
 		`INSERT INTO session SELECT 'live' || n, decode(md5('l' || n), 'hex'), 'p' || n, '{}', now(), now(), now(), now() + interval '1 hour', NULL, '', '' FROM generate_series(1, $1::int) n`,
 		`INSERT INTO session SELECT 'over' || n, decode(md5('o' || n), 'hex'), 'p' || n, '{}', now(), now(), now(), now() - interval '1 hour', now() - interval '1 hour', '', '' FROM generate_series(1, $1::int) n`,
@@ -54,10 +60,10 @@ func crowd(t *testing.T, db *DB, rows int) {
 		if strings.Contains(fill, "$1") {
 			args = []any{rows}
 		}
-		_, err := db.sql.Exec(fill, args...)
+		_, err := filling.ExecContext(t.Context(), fill, args...)
 		require.NoError(t, err, fill)
 	}
-	_, err := db.sql.Exec("ANALYZE")
+	_, err = filling.ExecContext(t.Context(), "ANALYZE")
 	require.NoError(t, err)
 }
 
