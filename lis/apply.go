@@ -36,7 +36,7 @@ func ApplyRecords(ctx context.Context, db *storage.DB, records []Record, how Rea
 	var out []Outcome
 	ctx, cancel := context.WithTimeout(ctx, batchLimit)
 	defer cancel()
-	err := db.Within(ctx, statementLimit, func(ctx context.Context) error {
+	err := db.Within(storage.WithActor(ctx, storage.LIS), statementLimit, func(ctx context.Context) error {
 		b := &batch{ctx: ctx, db: db, now: now, byKey: map[storage.LabKey]*storage.LabIdentity{}, byID: map[string]*storage.LabIdentity{}}
 		var err error
 		out, err = b.run(read)
@@ -58,7 +58,7 @@ type batch struct {
 	byKey   map[storage.LabKey]*storage.LabIdentity
 	byID    map[string]*storage.LabIdentity
 	changed []*storage.LabIdentity
-	audits  []storage.AuditEvent
+	audits  []audit
 	source  string // of the letter in hand
 }
 
@@ -210,10 +210,15 @@ func (b *batch) fact(f fact, version string) (outcome, reason string, err error)
 
 // audit notes a fact about a record, to be written with it.
 func (b *batch) audit(event string, r *storage.LabIdentity, detail map[string]string) {
-	b.audits = append(b.audits, storage.AuditEvent{
-		Event: event, Actor: "source:" + b.source, Object: "record:" + r.ID,
-		Detail: storage.JSON[map[string]string]{V: detail},
-	})
+	b.audits = append(b.audits, audit{b.source, storage.AuditEvent{
+		Event: event, Object: "record:" + r.ID, Detail: storage.JSON[map[string]string]{V: detail},
+	}})
+}
+
+// audit is a fact about a record, and who told it.
+type audit struct {
+	source string
+	event  storage.AuditEvent
 }
 
 // write stores what the letters changed.
@@ -222,7 +227,7 @@ func (b *batch) write(rows []*storage.LabEvent) error {
 		return err
 	}
 	for _, a := range b.audits {
-		if err := b.db.Audit(b.ctx, a); err != nil {
+		if err := b.db.Audit(storage.WithActor(b.ctx, storage.ActorSource(a.source)), a.event); err != nil {
 			return err
 		}
 	}
@@ -230,7 +235,7 @@ func (b *batch) write(rows []*storage.LabEvent) error {
 	for _, r := range b.changed {
 		ids = append(ids, r.ID)
 	}
-	if _, err := b.db.SettleLinks(b.ctx, ids, "lis", b.now); err != nil {
+	if _, err := b.db.SettleLinks(b.ctx, ids, b.now); err != nil {
 		return err
 	}
 	if err := b.db.AddLabEvents(b.ctx, rows); err != nil {

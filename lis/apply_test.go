@@ -303,6 +303,12 @@ func TestLinksFollowTheirRecords(t *testing.T) {
 			l, one, _, p := start(t)
 			l.feed(later("A08", 1, pid(one, anna+strings.Repeat("|", 22)+"Y")))
 			require.Equal(t, []string{"suspended:deceased " + one}, l.links(p))
+			events, err := db.AuditOf(t.Context(), p, 2)
+			require.NoError(t, err)
+			for _, e := range events {
+				require.Contains(t, []string{"link.suspended", "patient.disabled"}, e.Event)
+				require.Equal(t, storage.LIS, e.Actor, "not an operator's, nor the patient's")
+			}
 			who, err := db.PatientByID(t.Context(), p)
 			require.NoError(t, err)
 			require.NotNil(t, who.DisabledAt)

@@ -76,7 +76,7 @@ func Replay(ctx context.Context, db *storage.DB, eventID string, how Reading) (O
 		}
 		out = outcomes[0]
 		return db.Audit(ctx, storage.AuditEvent{
-			Event: "lab_event.replayed", Actor: "operator", Object: "lab_event:" + eventID, Detail: storage.Reason(out.Reason),
+			Event: "lab_event.replayed", Object: "lab_event:" + eventID, Detail: storage.Reason(out.Reason),
 		})
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/pat-authenticate/patauth/storage"
 )
 
 var (
@@ -28,6 +30,15 @@ var (
 		Name: "patauth_kafka_lag", Help: "Messages that are not yet committed, by partition.",
 	}, []string{"partition"})
 )
+
+// What is counted begins with 0, so that the first one is a rise.
+func init() {
+	for _, outcome := range []string{
+		storage.LabApplied, storage.LabDuplicate, storage.LabStale, storage.LabReview, storage.LabQuarantined, storage.LabSkipped,
+	} {
+		eventsTotal.WithLabelValues(outcome)
+	}
+}
 
 // statistics are the parts of librdkafka's figures that are watched
 // (STATISTICS.md).

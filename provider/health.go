@@ -31,6 +31,8 @@ type Health struct {
 	// Feed is asked whether the laboratory's feed can be followed; nil where the
 	// process does not follow it.
 	Feed func(context.Context) error
+	// Watch shows what it reads when it is scraped; nil where there is nothing.
+	Watch prometheus.Collector
 	// Admin serves the paths below /admin/; nil where there is no such API.
 	Admin http.Handler
 
@@ -113,6 +115,9 @@ func (h *Health) metrics() http.Handler {
 	gauge("patauth_draining", "1 while the process is about to stop.", nil, func() float64 { return number(h.draining.Load()) })
 	if h.Fresh != nil {
 		gauge("patauth_keys_fresh", "1 while the signing keys were read lately.", nil, func() float64 { return number(h.Fresh()) })
+	}
+	if h.Watch != nil {
+		own.MustRegister(h.Watch)
 	}
 	if db := h.DB; db != nil {
 		gauge("patauth_db_up", "1 while the database answers.", nil, func() float64 {

@@ -186,9 +186,3 @@ func (db *DB) Attempts(ctx context.Context, what, whom string, now time.Time) (i
 func (db *DB) attemptID(what, whom string) string {
 	return what + ":" + hex.EncodeToString(db.MAC("attempt", []byte(what+":"+whom)))
 }
-
-// DeleteExpiredAttempts removes counters whose window is over, up to limit.
-func (db *DB) DeleteExpiredAttempts(ctx context.Context, now time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec("DELETE FROM attempt WHERE id IN (SELECT id FROM attempt WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", now, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
-}

@@ -11,7 +11,7 @@ type AuditEvent struct {
 	ID        string
 	At        time.Time
 	Event     string // "link.made", "factor.added"
-	Actor     string // "patient:ID", "source:ID", "operator", "system"
+	Actor     string // see WithActor
 	Subject   string // the patient concerned, or ""
 	Object    string // the row concerned
 	RequestID string
@@ -29,9 +29,41 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestKey{}, id)
 }
 
-// Audit appends e; ID, At and RequestID are filled in.
+// Who does something, where it is no patient, client or source of the feed.
+const (
+	Operator  = "operator"  // on the command line
+	System    = "system"    // a schedule
+	LIS       = "lis"       // the laboratory's word, for what follows from it
+	Anonymous = "anonymous" // a request of somebody who has not proven who it is
+)
+
+// ActorPatient, ActorClient and ActorSource name one of many.
+func ActorPatient(id string) string { return "patient:" + id }
+func ActorClient(id string) string  { return "client:" + id }
+func ActorSource(id string) string  { return "source:" + id }
+
+type actorKey struct{}
+
+// WithActor is ctx on behalf of somebody: the audit names them. Every door by
+// which something can be done says so: a request, a command, a task, the feed.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, &actor)
+}
+
+// ActAs names whoever ctx was begun for, who has just proven it. All that is done
+// with ctx from then on is theirs; it is for the one goroutine of a request.
+func ActAs(ctx context.Context, actor string) {
+	if a, ok := ctx.Value(actorKey{}).(*string); ok {
+		*a = actor
+	}
+}
+
+// Audit appends e; ID, At, Actor and RequestID are filled in.
 func (db *DB) Audit(ctx context.Context, e AuditEvent) error {
-	e.ID, e.At = NewID(), Now()
+	e.ID, e.At, e.Actor = NewID(), Now(), ""
+	if a, ok := ctx.Value(actorKey{}).(*string); ok {
+		e.Actor = *a
+	}
 	e.RequestID, _ = ctx.Value(requestKey{}).(string)
 	return mapErr(db.g(ctx).Create(&e).Error)
 }

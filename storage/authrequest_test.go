@@ -104,11 +104,11 @@ func TestALongAuthorizationRequestIsKept(t *testing.T) {
 		won, spent := race(t, func() error { return db.FinishAuthRequest(ctx, a, storage.Now()) })
 		require.Equal(t, []int{1, 49}, []int{won, spent})
 		// A day and an hour later nobody needs it.
-		_, err := db.DeleteExpiredTokens(ctx, a.RequestedAt.Add(24*time.Hour), 100)
+		_, err := db.DeleteExpired(ctx, "auth_request", a.RequestedAt.Add(24*time.Hour), 100)
 		require.NoError(t, err)
 		_, err = db.OpenAuthRequest(ctx, handle)
 		require.NoError(t, err)
-		_, err = db.DeleteExpiredTokens(ctx, a.RequestedAt.Add(26*time.Hour), 100)
+		_, err = db.DeleteExpired(ctx, "auth_request", a.RequestedAt.Add(26*time.Hour), 100)
 		require.NoError(t, err)
 		_, err = db.OpenAuthRequest(ctx, handle)
 		require.ErrorIs(t, err, storage.ErrNotFound)

@@ -167,9 +167,3 @@ func (db *DB) taken(ctx context.Context, r *gorm.DB, kind, id string, digest []b
 	}
 	return c, nil
 }
-
-// DeleteExpiredChallenges removes challenges that ended before, up to limit.
-func (db *DB) DeleteExpiredChallenges(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec("DELETE FROM challenge WHERE id IN (SELECT id FROM challenge WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
-}

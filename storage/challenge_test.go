@@ -87,10 +87,10 @@ func TestTriesAreCounted(t *testing.T) {
 		_, err = db.TryChallenge(ctx, c.Kind, again.ID, again.Digest, 3, now)
 		require.NoError(t, err, "one was not checked")
 
-		gone, err := db.DeleteExpiredAttempts(ctx, now.Add(3*time.Hour), 10)
+		gone, err := db.DeleteExpired(ctx, "attempt", now.Add(3*time.Hour), 10)
 		require.NoError(t, err)
 		require.Equal(t, 1, gone)
-		gone, err = db.DeleteExpiredChallenges(ctx, now.Add(3*time.Hour), 10)
+		gone, err = db.DeleteExpired(ctx, "challenge", now.Add(27*time.Hour), 10)
 		require.NoError(t, err)
 		require.Equal(t, 2, gone)
 	})

@@ -84,7 +84,7 @@ func (db *DB) SaveConsent(ctx context.Context, patientID string, to Client, plac
 		if err != nil {
 			return mapErr(err)
 		}
-		return db.Audit(ctx, AuditEvent{Event: "consent.given", Actor: "patient:" + patientID, Subject: patientID, Object: "client:" + to.ID})
+		return db.Audit(ctx, AuditEvent{Event: "consent.given", Subject: patientID, Object: "client:" + to.ID})
 	})
 }
 
@@ -112,6 +112,6 @@ func (db *DB) RevokeConsent(ctx context.Context, patientID, clientID string, now
 		if err := db.revokeGrants(ctx, now, "consent revoked", "patient_id = ? AND client_id = ?", patientID, clientID); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "consent.revoked", Actor: "patient:" + patientID, Subject: patientID, Object: "client:" + clientID})
+		return db.Audit(ctx, AuditEvent{Event: "consent.revoked", Subject: patientID, Object: "client:" + clientID})
 	})
 }

@@ -241,7 +241,7 @@ func (db *DB) UseTOTPStep(ctx context.Context, id string, step int64) error {
 
 func (db *DB) auditFactor(ctx context.Context, event string, c Credential) error {
 	return db.Audit(ctx, AuditEvent{
-		Event: event, Actor: "patient:" + c.PatientID, Subject: c.PatientID, Object: "credential:" + c.ID,
+		Event: event, Subject: c.PatientID, Object: "credential:" + c.ID,
 		Detail: JSON[map[string]string]{V: map[string]string{"kind": c.Kind}},
 	})
 }

@@ -177,7 +177,7 @@ func (db *DB) answerDevice(ctx context.Context, id, event, patientID string, ans
 	if err := spentUnlessOne(db.g(ctx).Model(&Device{}).Where("id = ? AND "+waiting, id, now).Updates(answer)); err != nil {
 		return err
 	}
-	return db.Audit(ctx, AuditEvent{Event: event, Actor: "patient:" + patientID, Subject: patientID, Object: "device:" + id})
+	return db.Audit(ctx, AuditEvent{Event: event, Subject: patientID, Object: "device:" + id})
 }
 
 // PollDevice notes that d asks whether it was allowed. It reports whether d has

@@ -168,11 +168,11 @@ func TestExpiredDevicesGo(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
 		d, deviceCode, _, _ := asking(t, db)
-		_, err := db.DeleteExpiredTokens(ctx, d.ExpiresAt.Add(time.Minute), 100)
+		_, err := db.DeleteExpired(ctx, "device", d.ExpiresAt.Add(time.Minute), 100)
 		require.NoError(t, err)
 		_, err = db.DeviceByCode(ctx, storage.Digest(deviceCode))
 		require.NoError(t, err, "kept, to say that it has expired")
-		_, err = db.DeleteExpiredTokens(ctx, d.ExpiresAt.Add(time.Hour), 100)
+		_, err = db.DeleteExpired(ctx, "device", d.ExpiresAt.Add(time.Hour), 100)
 		require.NoError(t, err)
 		_, err = db.DeviceByCode(ctx, storage.Digest(deviceCode))
 		require.ErrorIs(t, err, storage.ErrNotFound)

@@ -22,11 +22,11 @@ func TestAJTIIsSpentOncePerClient(t *testing.T) {
 		require.NoError(t, db.SpendJTI(ctx, "portal", strings.Repeat("\xff\x00", 200), expires), "whatever it is made of")
 
 		// RFC 7523, Section 3, Item 7: kept for as long as the assertion could be used.
-		n, err := db.DeleteExpiredTokens(ctx, expires, 100)
+		n, err := db.DeleteExpired(ctx, "used_jti", expires, 100)
 		require.NoError(t, err)
 		require.Zero(t, n)
 		require.ErrorIs(t, db.SpendJTI(ctx, "portal", "1", expires), storage.ErrSpent)
-		n, err = db.DeleteExpiredTokens(ctx, expires.Add(time.Hour), 100)
+		n, err = db.DeleteExpired(ctx, "used_jti", expires.Add(time.Hour), 100)
 		require.NoError(t, err)
 		require.Equal(t, 4, n)
 	})

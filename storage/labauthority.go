@@ -53,7 +53,7 @@ func (db *DB) UpsertLabAuthority(ctx context.Context, a LabAuthority) error {
 		if err != nil {
 			return mapErr(err)
 		}
-		return db.Audit(ctx, AuditEvent{Event: "authority.set", Actor: "operator", Object: "authority:" + a.ID})
+		return db.Audit(ctx, AuditEvent{Event: "authority.set", Object: "authority:" + a.ID})
 	})
 }
 

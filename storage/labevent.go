@@ -141,11 +141,3 @@ func (db *DB) TakeLabEvent(ctx context.Context, id string) (LabEvent, error) {
 	r := db.g(ctx).Where("id = ? AND outcome IN ?", id, []string{LabReview, LabQuarantined}).Delete(&LabEvent{})
 	return e, spentUnlessOne(r)
 }
-
-// DeleteExpiredLabEvents removes messages dealt with before, up to limit. The
-// time must lie further back than the topic's retention, or a replay of the
-// topic would count as new.
-func (db *DB) DeleteExpiredLabEvents(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec("DELETE FROM lab_event WHERE id IN (SELECT id FROM lab_event WHERE applied_at < ? ORDER BY applied_at LIMIT ?)", before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
-}

@@ -203,7 +203,7 @@ func (db *DB) HeldLabIdentities(ctx context.Context, limit int) ([]LabIdentity, 
 }
 
 // ReleaseLabIdentity is the staff's word that a held record is in order.
-func (db *DB) ReleaseLabIdentity(ctx context.Context, id, actor string) error {
+func (db *DB) ReleaseLabIdentity(ctx context.Context, id string) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		r, err := db.LockLabIdentity(ctx, id)
 		if err != nil {
@@ -218,7 +218,7 @@ func (db *DB) ReleaseLabIdentity(ctx context.Context, id, actor string) error {
 			return err
 		}
 		return db.Audit(ctx, AuditEvent{
-			Event: "record.released", Actor: actor, Object: "record:" + id, Detail: Reason(r.Hold),
+			Event: "record.released", Object: "record:" + id, Detail: Reason(r.Hold),
 		})
 	})
 }

@@ -65,7 +65,7 @@ func (db *DB) NewInvitation(ctx context.Context, labIdentityID string, expires t
 		if err := mapErr(db.g(ctx).Create(&inv).Error); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "invitation.made", Actor: "operator", Object: "record:" + r.ID})
+		return db.Audit(ctx, AuditEvent{Event: "invitation.made", Object: "record:" + r.ID})
 	})
 	if err != nil {
 		return "", err
@@ -136,14 +136,8 @@ func (db *DB) redeem(ctx context.Context, inv *LabInvitation, patientID, code, b
 		if !record.Linkable(now) {
 			return ErrConflict
 		}
-		l, err = db.addLink(ctx, Link{PatientID: patientID, LabIdentityID: record.ID, MadeAt: now}, "patient:"+patientID)
+		l, err = db.addLink(ctx, Link{PatientID: patientID, LabIdentityID: record.ID, MadeAt: now})
 		return err
 	})
 	return l, err
-}
-
-// DeleteExpiredInvitations removes codes that ended before, up to limit.
-func (db *DB) DeleteExpiredInvitations(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec("DELETE FROM lab_invitation WHERE id IN (SELECT id FROM lab_invitation WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
 }

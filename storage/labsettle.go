@@ -27,7 +27,7 @@ const (
 // them, in line with what the records now say, in the transaction of that
 // change: a link that waits for its survivor's description is among them. It
 // returns how many links changed.
-func (db *DB) SettleLinks(ctx context.Context, recordIDs []string, actor string, now time.Time) (int, error) {
+func (db *DB) SettleLinks(ctx context.Context, recordIDs []string, now time.Time) (int, error) {
 	if len(recordIDs) == 0 {
 		return 0, nil
 	}
@@ -40,7 +40,7 @@ func (db *DB) SettleLinks(ctx context.Context, recordIDs []string, actor string,
 	if err != nil {
 		return 0, mapErr(err)
 	}
-	return db.settleAll(ctx, links, actor, now)
+	return db.settleAll(ctx, links, now)
 }
 
 const linkColumns = "l.id, l.patient_id, l.lab_identity_id, l.state, l.reason, l.replaces, l.made_at, l.suspended_at, l.ended_at"
@@ -52,7 +52,7 @@ const linkColumns = "l.id, l.patient_id, l.lab_identity_id, l.state, l.reason, l
 // links whose time to wait is over. It returns how many links changed, and the
 // last id it looked at, "" where it came to the end.
 func (db *DB) ReconcileLinks(ctx context.Context, now time.Time, after string, limit int) (changed int, last string, err error) {
-	err = db.Tx(ctx, func(ctx context.Context) error {
+	err = db.Within(ctx, maintenance, func(ctx context.Context) error {
 		changed, last = 0, ""
 		var records []string
 		// The conditions are those of partial indexes, word for word.
@@ -84,16 +84,16 @@ func (db *DB) ReconcileLinks(ctx context.Context, now time.Time, after string, l
 			}
 			links = append(links, over...)
 		}
-		changed, err = db.settleAll(ctx, links, "system", now)
+		changed, err = db.settleAll(ctx, links, now)
 		return err
 	})
 	return changed, last, err
 }
 
-func (db *DB) settleAll(ctx context.Context, links []Link, actor string, now time.Time) (int, error) {
+func (db *DB) settleAll(ctx context.Context, links []Link, now time.Time) (int, error) {
 	changed := 0
 	for _, l := range links {
-		ok, err := db.settle(ctx, l, actor, now)
+		ok, err := db.settle(ctx, l, now)
 		if err != nil {
 			return changed, err
 		}
@@ -106,9 +106,9 @@ func (db *DB) settleAll(ctx context.Context, links []Link, actor string, now tim
 
 // settle is the rule for one live link. A suspended link stays so until staff
 // decide, but for one that waits for a survivor and one whose record is long gone.
-func (db *DB) settle(ctx context.Context, l Link, actor string, now time.Time) (bool, error) {
+func (db *DB) settle(ctx context.Context, l Link, now time.Time) (bool, error) {
 	if l.State == LinkSuspended && l.Reason == ReasonDeleted && l.SuspendedAt != nil && now.Sub(*l.SuspendedAt) > deletedFor {
-		return true, db.Unlink(ctx, l.PatientID, l.ID, actor, now)
+		return true, db.Unlink(ctx, l.PatientID, l.ID, now)
 	}
 	if l.State == LinkSuspended && l.Reason != ReasonPending {
 		return false, nil
@@ -126,20 +126,20 @@ func (db *DB) settle(ctx context.Context, l Link, actor string, now time.Time) (
 		return false, nil
 	case reason == "" && root.ID == record.ID:
 		// Its merge was undone while it waited.
-		return true, db.giveUp(ctx, l, "unmerged", actor, now)
+		return true, db.giveUp(ctx, l, "unmerged", now)
 	case reason == "":
-		return true, db.moveLink(ctx, l, root, actor, now)
+		return true, db.moveLink(ctx, l, root, now)
 	case reason == ReasonPending && l.State == LinkSuspended:
 		if now.Sub(*l.SuspendedAt) <= pendingFor {
 			return false, nil
 		}
-		return true, db.giveUp(ctx, l, ReasonIncompatible, actor, now)
+		return true, db.giveUp(ctx, l, ReasonIncompatible, now)
 	case l.State == LinkSuspended:
-		return true, db.giveUp(ctx, l, reason, actor, now)
+		return true, db.giveUp(ctx, l, reason, now)
 	case reason == ReasonDeceased:
-		return true, db.suspendDeceased(ctx, l, actor, now)
+		return true, db.suspendDeceased(ctx, l, now)
 	default:
-		return true, db.Suspend(ctx, l.ID, reason, actor, now)
+		return true, db.Suspend(ctx, l.ID, reason, now)
 	}
 }
 
@@ -169,44 +169,44 @@ func fate(record, root LabIdentity) string {
 
 // moveLink ends a link and makes its successor on the survivor of a merge. Where
 // the survivor has a live link of its own, both wait for staff.
-func (db *DB) moveLink(ctx context.Context, l Link, root LabIdentity, actor string, now time.Time) error {
+func (db *DB) moveLink(ctx context.Context, l Link, root LabIdentity, now time.Time) error {
 	other, err := db.linkOn(ctx, root.ID)
 	if err != nil {
 		return err
 	}
 	if other != nil {
-		if err := db.Suspend(ctx, other.ID, ReasonConflict, actor, now); err != nil {
+		if err := db.Suspend(ctx, other.ID, ReasonConflict, now); err != nil {
 			return err
 		}
 		if l.State == LinkSuspended {
-			return db.giveUp(ctx, l, ReasonConflict, actor, now)
+			return db.giveUp(ctx, l, ReasonConflict, now)
 		}
-		return db.Suspend(ctx, l.ID, ReasonConflict, actor, now)
+		return db.Suspend(ctx, l.ID, ReasonConflict, now)
 	}
 	r := db.g(ctx).Model(&Link{}).Where("id = ? AND ended_at IS NULL", l.ID).
 		Updates(map[string]any{"state": LinkMoved, "reason": "", "ended_at": now})
 	if err := spentUnlessOne(r); err != nil {
 		return err
 	}
-	_, err = db.addLink(ctx, Link{PatientID: l.PatientID, LabIdentityID: root.ID, Replaces: l.ID, MadeAt: now}, actor)
+	_, err = db.addLink(ctx, Link{PatientID: l.PatientID, LabIdentityID: root.ID, Replaces: l.ID, MadeAt: now})
 	return err
 }
 
 // giveUp leaves a waiting link suspended, for staff to decide.
-func (db *DB) giveUp(ctx context.Context, l Link, reason, actor string, now time.Time) error {
+func (db *DB) giveUp(ctx context.Context, l Link, reason string, now time.Time) error {
 	r := db.g(ctx).Model(&Link{}).Where("id = ? AND state = ? AND ended_at IS NULL", l.ID, LinkSuspended).
 		Updates(map[string]any{"reason": reason, "suspended_at": now})
 	if r.Error != nil || r.RowsAffected == 0 {
 		return mapErr(r.Error)
 	}
-	return db.Audit(ctx, AuditEvent{Event: "link.suspended", Actor: actor, Subject: l.PatientID, Object: "link:" + l.ID, Detail: Reason(reason)})
+	return db.Audit(ctx, AuditEvent{Event: "link.suspended", Subject: l.PatientID, Object: "link:" + l.ID, Detail: Reason(reason)})
 }
 
 // suspendDeceased suspends the link of somebody who has died and shuts the
 // account: NIST SP 800-63A-4 asks for it promptly on an authoritative notice.
 // Staff open it again where the notice was wrong.
-func (db *DB) suspendDeceased(ctx context.Context, l Link, actor string, now time.Time) error {
-	if err := db.Suspend(ctx, l.ID, ReasonDeceased, actor, now); err != nil {
+func (db *DB) suspendDeceased(ctx context.Context, l Link, now time.Time) error {
+	if err := db.Suspend(ctx, l.ID, ReasonDeceased, now); err != nil {
 		return err
 	}
 	return db.SetPatientDisabled(ctx, l.PatientID, true)

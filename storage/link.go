@@ -85,7 +85,7 @@ func (db *DB) SuspendedOn(ctx context.Context, labIdentityID string) (bool, erro
 
 // addLink stores a link in force. ErrConflict where the patient or the record
 // has a live one.
-func (db *DB) addLink(ctx context.Context, l Link, actor string) (Link, error) {
+func (db *DB) addLink(ctx context.Context, l Link) (Link, error) {
 	l.ID, l.State = NewID(), LinkLinked
 	if err := mapErr(db.g(ctx).Create(&l).Error); err != nil {
 		return l, err
@@ -94,12 +94,12 @@ func (db *DB) addLink(ctx context.Context, l Link, actor string) (Link, error) {
 	if l.Replaces != "" {
 		event, word = "link.moved", "link_moved"
 	}
-	return l, db.linkChanged(ctx, l, event, word, actor)
+	return l, db.linkChanged(ctx, l, event, word)
 }
 
 // Suspend takes a link out of force until staff decide. Suspending one that is
 // suspended changes nothing.
-func (db *DB) Suspend(ctx context.Context, id, reason, actor string, now time.Time) error {
+func (db *DB) Suspend(ctx context.Context, id, reason string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		l, err := db.LinkByID(ctx, id)
 		if err != nil {
@@ -111,13 +111,13 @@ func (db *DB) Suspend(ctx context.Context, id, reason, actor string, now time.Ti
 			return mapErr(r.Error)
 		}
 		l.Reason = reason
-		return db.linkChanged(ctx, l, "link.suspended", "link_suspended", actor)
+		return db.linkChanged(ctx, l, "link.suspended", "link_suspended")
 	})
 }
 
 // ConfirmLink is the staff's word that a suspended link is right. ErrConflict
 // where its record cannot be linked, ErrSpent where it is not suspended.
-func (db *DB) ConfirmLink(ctx context.Context, id, actor string, now time.Time) error {
+func (db *DB) ConfirmLink(ctx context.Context, id string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		l, err := db.LinkByID(ctx, id)
 		if err != nil {
@@ -135,13 +135,13 @@ func (db *DB) ConfirmLink(ctx context.Context, id, actor string, now time.Time) 
 		if err := spentUnlessOne(r); err != nil {
 			return err
 		}
-		return db.linkChanged(ctx, l, "link.confirmed", "link_made", actor)
+		return db.linkChanged(ctx, l, "link.confirmed", "link_made")
 	})
 }
 
 // Unlink ends a live link of a patient for good; a new one needs a new code.
 // ErrNotFound where the patient has no such live link.
-func (db *DB) Unlink(ctx context.Context, patientID, id, actor string, now time.Time) error {
+func (db *DB) Unlink(ctx context.Context, patientID, id string, now time.Time) error {
 	return db.Tx(ctx, func(ctx context.Context) error {
 		l, err := db.LinkByID(ctx, id)
 		if err != nil {
@@ -152,15 +152,15 @@ func (db *DB) Unlink(ctx context.Context, patientID, id, actor string, now time.
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.linkChanged(ctx, l, "link.ended", "link_ended", actor)
+		return db.linkChanged(ctx, l, "link.ended", "link_ended")
 	})
 }
 
 // linkChanged does what every change of a link brings: the audit row, the end of
 // grants that show the link as it was, and the wish to tell the patient. Nobody
 // writes to the dead.
-func (db *DB) linkChanged(ctx context.Context, l Link, event, word, actor string) error {
-	e := AuditEvent{Event: event, Actor: actor, Subject: l.PatientID, Object: "link:" + l.ID}
+func (db *DB) linkChanged(ctx context.Context, l Link, event, word string) error {
+	e := AuditEvent{Event: event, Subject: l.PatientID, Object: "link:" + l.ID}
 	e.Detail.V = map[string]string{"record": l.LabIdentityID}
 	if l.Reason != "" {
 		e.Detail.V["reason"] = l.Reason

@@ -231,8 +231,8 @@ func TestLinksEndAndAreConfirmed(t *testing.T) {
 			require.NoError(t, db.CreateCode(ctx, g, storage.Code{Digest: storage.Digest(g.ID), GrantID: g.ID, ExpiresAt: now.Add(time.Minute)}))
 		}
 
-		require.NoError(t, db.Suspend(ctx, l.ID, "identity-overlay", "lis", now))
-		require.NoError(t, db.Suspend(ctx, l.ID, "again", "lis", now), "twice changes nothing")
+		require.NoError(t, db.Suspend(ctx, l.ID, "identity-overlay", now))
+		require.NoError(t, db.Suspend(ctx, l.ID, "again", now), "twice changes nothing")
 		_, _, err = db.LinkOf(ctx, p)
 		require.ErrorIs(t, err, storage.ErrNotFound)
 		_, err = db.Grant(ctx, grant.ID, now)
@@ -244,14 +244,14 @@ func TestLinksEndAndAreConfirmed(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, waiting, 1)
 		require.Equal(t, "identity-overlay", waiting[0].Reason)
-		require.NoError(t, db.ConfirmLink(ctx, l.ID, "operator", now))
-		require.ErrorIs(t, db.ConfirmLink(ctx, l.ID, "operator", now), storage.ErrSpent)
+		require.NoError(t, db.ConfirmLink(ctx, l.ID, now))
+		require.ErrorIs(t, db.ConfirmLink(ctx, l.ID, now), storage.ErrSpent)
 		_, _, err = db.LinkOf(ctx, p)
 		require.NoError(t, err)
 
-		require.ErrorIs(t, db.Unlink(ctx, linkPatient(t, db), l.ID, "patient", now), storage.ErrNotFound, "another's link")
-		require.NoError(t, db.Unlink(ctx, p, l.ID, "patient:"+p, now))
-		require.ErrorIs(t, db.Unlink(ctx, p, l.ID, "patient:"+p, now), storage.ErrNotFound)
+		require.ErrorIs(t, db.Unlink(ctx, linkPatient(t, db), l.ID, now), storage.ErrNotFound, "another's link")
+		require.NoError(t, db.Unlink(ctx, p, l.ID, now))
+		require.ErrorIs(t, db.Unlink(ctx, p, l.ID, now), storage.ErrNotFound)
 		_, err = db.RedeemInvitation(ctx, p, invite(t, db, r), "1980-02-29", now)
 		require.NoError(t, err, "a new code links anew")
 	})
@@ -286,7 +286,7 @@ func TestReconcilingFindsWhatWasLeftBehind(t *testing.T) {
 		held, err := db.HeldLabIdentities(ctx, 10)
 		require.NoError(t, err)
 		require.Len(t, held, 1)
-		require.NoError(t, db.ReleaseLabIdentity(ctx, two.ID, "operator"))
+		require.NoError(t, db.ReleaseLabIdentity(ctx, two.ID))
 	})
 }
 
@@ -314,7 +314,7 @@ func TestInboxKeepsOnlyWhatIsNeeded(t *testing.T) {
 
 		_, err = db.TakeLabEvent(ctx, applied.ID)
 		require.ErrorIs(t, err, storage.ErrSpent)
-		n, err := db.DeleteExpiredLabEvents(ctx, now.Add(time.Hour), 1)
+		n, err := db.DeleteExpired(ctx, "lab_event", now.Add(61*24*time.Hour), 1)
 		require.NoError(t, err)
 		require.Equal(t, 1, n)
 	})

@@ -145,13 +145,12 @@ func (db *DB) FailOutbox(ctx context.Context, id, reason string, now time.Time) 
 		Updates(map[string]any{"failed_at": now, "held_until": nil, "reason": reason}).Error)
 }
 
-// SweepOutbox frees wishes that were relayed before the given time and neither
-// fulfilled nor given up, for another relay: the queue may have lost them. It
-// returns how many.
-func (db *DB) SweepOutbox(ctx context.Context, before time.Time) (int, error) {
-	r := db.g(ctx).Model(&Outbox{}).
-		Where("relayed_at < ? AND done_at IS NULL AND failed_at IS NULL", before).Update("relayed_at", nil)
-	return int(r.RowsAffected), mapErr(r.Error)
+// SweepOutbox frees up to limit wishes that were relayed before the given time and
+// neither fulfilled nor given up, for another relay: the queue may have lost
+// them. It returns how many.
+func (db *DB) SweepOutbox(ctx context.Context, before time.Time, limit int) (int, error) {
+	return db.changeSome(ctx, "UPDATE outbox SET relayed_at = NULL WHERE "+
+		db.some("outbox", "relayed_at < ? AND done_at IS NULL AND failed_at IS NULL", "relayed_at"), before, limit)
 }
 
 // Backlog is what the outbox has not fulfilled.
@@ -203,7 +202,7 @@ func (db *DB) RetryOutbox(ctx context.Context, id string) error {
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "task.retried", Actor: "operator", Object: "task:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "task.retried", Object: "task:" + id})
 	})
 }
 
@@ -214,14 +213,6 @@ func (db *DB) DeleteOutbox(ctx context.Context, id string) error {
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "task.deleted", Actor: "operator", Object: "task:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "task.deleted", Object: "task:" + id})
 	})
-}
-
-// DeleteOldOutbox removes wishes fulfilled or given up before the given time, up
-// to limit.
-func (db *DB) DeleteOldOutbox(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec(`DELETE FROM outbox WHERE id IN (SELECT id FROM outbox
-		WHERE COALESCE(done_at, failed_at) < ? ORDER BY COALESCE(done_at, failed_at) LIMIT ?)`, before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
 }

@@ -77,7 +77,7 @@ func (db *DB) CreatePatient(ctx context.Context, p *Patient) error {
 		if err := db.g(ctx).Create(p).Error; err != nil {
 			return mapErr(err)
 		}
-		return db.Audit(ctx, AuditEvent{Event: "patient.created", Actor: "patient:" + p.ID, Subject: p.ID, Object: "patient:" + p.ID})
+		return db.Audit(ctx, AuditEvent{Event: "patient.created", Subject: p.ID, Object: "patient:" + p.ID})
 	})
 }
 
@@ -119,7 +119,7 @@ func (db *DB) MarkEmailVerified(ctx context.Context, id string, now time.Time) e
 		if r.Error != nil || r.RowsAffected == 0 {
 			return mapErr(r.Error)
 		}
-		return db.Audit(ctx, AuditEvent{Event: "patient.verified", Actor: "patient:" + id, Subject: id, Object: "patient:" + id})
+		return db.Audit(ctx, AuditEvent{Event: "patient.verified", Subject: id, Object: "patient:" + id})
 	})
 }
 
@@ -134,7 +134,7 @@ func (db *DB) UpdateProfile(ctx context.Context, p Patient) error {
 		if err := foundOne(r); err != nil {
 			return err
 		}
-		return db.Audit(ctx, AuditEvent{Event: "patient.profile_changed", Actor: "patient:" + p.ID, Subject: p.ID, Object: "patient:" + p.ID})
+		return db.Audit(ctx, AuditEvent{Event: "patient.profile_changed", Subject: p.ID, Object: "patient:" + p.ID})
 	})
 }
 
@@ -159,19 +159,8 @@ func (db *DB) SetPatientDisabled(ctx context.Context, id string, disabled bool) 
 				return err
 			}
 		}
-		return db.Audit(ctx, AuditEvent{Event: event, Actor: "operator", Subject: id, Object: "patient:" + id})
+		return db.Audit(ctx, AuditEvent{Event: event, Subject: id, Object: "patient:" + id})
 	})
-}
-
-// DeleteUnverifiedPatients removes accounts whose mailbox never answered since
-// before, up to limit, and returns how many went.
-func (db *DB) DeleteUnverifiedPatients(ctx context.Context, before time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec(`DELETE FROM patient WHERE id IN (
-		SELECT p.id FROM patient p WHERE p.email_verified_at IS NULL AND p.updated_at < ?
-		AND NOT EXISTS (SELECT 1 FROM challenge c WHERE c.patient_id = p.id AND c.created_at >= ?)
-		AND NOT EXISTS (SELECT 1 FROM credential c WHERE c.patient_id = p.id)
-		ORDER BY p.updated_at LIMIT ?)`, before, before, limit)
-	return int(r.RowsAffected), mapErr(r.Error)
 }
 
 // foundOne is the answer of an update that concerns one row.

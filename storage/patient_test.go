@@ -81,7 +81,7 @@ func TestUnverifiedAccountsGo(t *testing.T) {
 		require.NoError(t, db.MarkEmailVerified(ctx, verified.ID, storage.Now()))
 		require.NoError(t, db.SetPassword(ctx, imported.ID, "$x", storage.Now()))
 
-		n, err := db.DeleteUnverifiedPatients(ctx, later, 100)
+		n, err := db.DeleteExpired(ctx, "patient", later.Add(7*24*time.Hour), 100)
 		require.NoError(t, err)
 		require.Equal(t, 2, n)
 		_, err = db.PatientByID(ctx, asked.ID)

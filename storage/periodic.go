@@ -15,6 +15,8 @@ type PeriodicRun struct {
 	Slot       time.Time
 	FinishedAt *time.Time
 	Outcome    string // "", "ok" or "error"
+	// SucceededAt is when it last ended well.
+	SucceededAt *time.Time
 }
 
 // TableName names the table.
@@ -49,8 +51,12 @@ func (db *DB) TakeSlot(ctx context.Context, name string, slot time.Time) error {
 // FinishPeriodic records how a run of name ended, also where the run was faster
 // than the record of its slot.
 func (db *DB) FinishPeriodic(ctx context.Context, name, outcome string, now time.Time) error {
+	run := PeriodicRun{Name: name, Slot: time.Unix(0, 0).UTC(), FinishedAt: &now, Outcome: outcome}
+	set := []string{"finished_at", "outcome"}
+	if outcome == "ok" {
+		run.SucceededAt, set = &now, append(set, "succeeded_at")
+	}
 	return mapErr(db.g(ctx).Clauses(clause.OnConflict{
-		Columns:   []clause.Column{{Name: "name"}},
-		DoUpdates: clause.AssignmentColumns([]string{"finished_at", "outcome"}),
-	}).Create(&PeriodicRun{Name: name, Slot: time.Unix(0, 0).UTC(), FinishedAt: &now, Outcome: outcome}).Error)
+		Columns: []clause.Column{{Name: "name"}}, DoUpdates: clause.AssignmentColumns(set),
+	}).Create(&run).Error)
 }

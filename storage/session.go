@@ -147,15 +147,11 @@ func (db *DB) SessionsOf(ctx context.Context, patientID string) ([]Session, erro
 	return out, mapErr(err)
 }
 
-// endedKept is how long an ended session stays, for questions afterwards.
-const endedKept = 30 * 24 * time.Hour
-
 // ExpireSessions ends up to limit sessions whose time is over, and wishes that
-// their clients are told. It removes up to limit that ended a month ago, and
-// returns how many rows it changed.
+// their clients are told. It returns how many.
 func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int, error) {
 	var over []string
-	err := db.Tx(ctx, func(ctx context.Context) error {
+	err := db.Within(ctx, maintenance, func(ctx context.Context) error {
 		over = nil
 		err := db.g(ctx).Raw("UPDATE session SET ended_at = expires_at WHERE "+
 			db.some("session", "ended_at IS NULL AND expires_at <= ?", "expires_at")+" RETURNING id", now, limit).Scan(&over).Error
@@ -164,13 +160,9 @@ func (db *DB) ExpireSessions(ctx context.Context, now time.Time, limit int) (int
 		}
 		return db.tellSignedOut(ctx, over...)
 	})
-	if err != nil {
-		return 0, err
-	}
-	old, err := db.deleteSome(ctx, limit, "session", "ended_at <= ?", "ended_at", now.Add(-endedKept))
-	return len(over) + old, err
+	return len(over), err
 }
 
 func (db *DB) auditSession(ctx context.Context, event, patientID, id string) error {
-	return db.Audit(ctx, AuditEvent{Event: event, Actor: "patient:" + patientID, Subject: patientID, Object: "session:" + id})
+	return db.Audit(ctx, AuditEvent{Event: event, Subject: patientID, Object: "session:" + id})
 }

@@ -153,7 +153,7 @@ func TestTouchingAndExpiring(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, want, n, "two at a time")
 		}
-		n, err = db.ExpireSessions(t.Context(), end.Add(31*24*time.Hour), 10)
+		n, err = db.DeleteExpired(t.Context(), "session", end.Add(31*24*time.Hour), 10)
 		require.NoError(t, err)
 		require.Equal(t, 3, n, "a month later they go")
 	})

@@ -319,7 +319,7 @@ func (db *DB) revokeGrants(ctx context.Context, now time.Time, reason, where str
 				continue
 			}
 			err := db.Audit(ctx, AuditEvent{
-				Event: "grant.revoked", Actor: "system", Subject: g.PatientID, Object: "grant:" + g.ID,
+				Event: "grant.revoked", Subject: g.PatientID, Object: "grant:" + g.ID,
 				Detail: JSON[map[string]string]{V: map[string]string{"reason": reason, "client": g.ClientID}},
 			})
 			if err != nil {
@@ -328,39 +328,4 @@ func (db *DB) revokeGrants(ctx context.Context, now time.Time, reason, where str
 		}
 		return nil
 	})
-}
-
-// usedKept is how long a used code or refresh token stays, to tell a replay
-// from an unknown value.
-const usedKept = 30 * time.Minute
-
-// DeleteExpiredTokens removes what no request can need any more, up to limit
-// rows of each table, and returns how many went.
-func (db *DB) DeleteExpiredTokens(ctx context.Context, now time.Time, limit int) (int, error) {
-	total := 0
-	for _, t := range []struct{ table, key string }{
-		{"oauth_code", "digest"}, {"oauth_access", "digest"}, {"oauth_refresh", "digest"},
-		{"auth_request", "id"},
-		{"used_jti", "digest"},
-		{"device", "id"},
-		{"press", "digest"},
-	} {
-		r := db.g(ctx).Exec("DELETE FROM "+t.table+" WHERE "+t.key+" IN (SELECT "+t.key+" FROM "+t.table+
-			" WHERE expires_at < ? ORDER BY expires_at LIMIT ?)", now.Add(-usedKept), limit)
-		if r.Error != nil {
-			return total, mapErr(r.Error)
-		}
-		total += int(r.RowsAffected)
-	}
-	n, err := db.deleteExpiredGrants(ctx, now, limit)
-	return total + n, err
-}
-
-// deleteExpiredGrants spares those whose clients are to be told of a sign-out.
-func (db *DB) deleteExpiredGrants(ctx context.Context, now time.Time, limit int) (int, error) {
-	r := db.g(ctx).Exec(`DELETE FROM oauth_grant WHERE id IN (
-		SELECT g.id FROM oauth_grant g WHERE g.expires_at < ? AND NOT EXISTS (SELECT 1 FROM session s
-			WHERE s.id = g.session_id AND (s.ended_at IS NULL OR s.ended_at > ?))
-		ORDER BY g.expires_at LIMIT ?)`, now.Add(-usedKept), now.Add(-toldWithin), limit)
-	return int(r.RowsAffected), mapErr(r.Error)
 }

@@ -163,13 +163,15 @@ func TestExpiredTokensGo(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
 		ctx := context.Background()
 		g, code, refresh := granted(t, db)
-		n, err := db.DeleteExpiredTokens(ctx, storage.Now(), 100)
-		require.NoError(t, err)
-		require.Zero(t, n)
-		n, err = db.DeleteExpiredTokens(ctx, g.ExpiresAt.Add(time.Hour), 100)
-		require.NoError(t, err)
-		require.Equal(t, 3, n, "code, refresh token and grant")
-		_, err = db.Code(ctx, storage.Digest(code))
+		for _, table := range []string{"oauth_code", "oauth_refresh", "oauth_grant"} {
+			n, err := db.DeleteExpired(ctx, table, storage.Now(), 100)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			n, err = db.DeleteExpired(ctx, table, g.ExpiresAt.Add(25*time.Hour), 100)
+			require.NoError(t, err)
+			require.Equal(t, 1, n, table)
+		}
+		_, err := db.Code(ctx, storage.Digest(code))
 		require.ErrorIs(t, err, storage.ErrNotFound)
 		_, err = db.RefreshToken(ctx, storage.Digest(refresh))
 		require.ErrorIs(t, err, storage.ErrNotFound)

@@ -168,7 +168,7 @@ func TestATaskThatIsOverWithoutItsWishStartsAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, tasks, 1)
 		sweep := func() {
-			n, err := db.SweepOutbox(ctx, storage.Now().Add(time.Minute))
+			n, err := db.SweepOutbox(ctx, storage.Now().Add(time.Minute), 10)
 			require.NoError(t, err)
 			require.Equal(t, 1, n)
 			require.NoError(t, relay.Once(ctx))

@@ -11,71 +11,83 @@ import (
 
 	"github.com/hibiken/asynq"
 
-	"github.com/pat-authenticate/patauth/provider/keys"
 	"github.com/pat-authenticate/patauth/storage"
 )
 
 const (
-	// batch bounds the rows that one run of a task touches in one table.
+	// batch bounds the rows that one transaction of a task touches, so that its
+	// locks are short; a task goes on until a batch is not full.
 	batch = 1000
 	// lostAfter is when a task that was relayed and not done counts as lost.
 	lostAfter = 2 * time.Minute
-	// kept is how long fulfilled wishes and one-time things stay after their end.
-	kept = 24 * time.Hour
-	// eventsKept is longer than the feed is kept by its broker, so that a replay
-	// is recognised.
-	eventsKept = 60 * 24 * time.Hour
+	// archivedKept is how long the queue remembers what failed for good.
+	archivedKept = 7 * 24 * time.Hour
 )
 
 // expireSessions ends the sessions whose time is over.
 func (w *Worker) expireSessions(ctx context.Context) error {
-	n, err := w.DB.ExpireSessions(ctx, storage.Now(), batch)
-	note(ctx, "expire sessions", n)
+	total := 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, err := w.DB.ExpireSessions(ctx, storage.Now(), batch/5) // each with the clients that are to be told
+		total += n
+		return n == batch/5, err
+	})
+	note(ctx, "expire sessions", total)
 	return err
 }
 
-// deleteExpired removes what has expired and no request can need any more.
+// deleteExpired removes what has expired and no request can need any more, from
+// all tables by turns: a flood in one does not keep the others waiting.
 func (w *Worker) deleteExpired(ctx context.Context) error {
 	now := storage.Now()
-	var faults []error
-	for _, d := range []struct {
-		what   string
-		delete func(context.Context, time.Time, int) (int, error)
-		at     time.Time
-	}{
-		{"tokens", w.DB.DeleteExpiredTokens, now},
-		{"challenges", w.DB.DeleteExpiredChallenges, now.Add(-kept)},
-		{"attempts", w.DB.DeleteExpiredAttempts, now},
-		{"unverified patients", w.DB.DeleteUnverifiedPatients, now.Add(-7 * 24 * time.Hour)},
-		{"invitations", w.DB.DeleteExpiredInvitations, now.Add(-kept)},
-		{"lab events", w.DB.DeleteExpiredLabEvents, now.Add(-eventsKept)},
-		{"wishes", w.DB.DeleteOldOutbox, now.Add(-7 * kept)},
-		{"archived tasks", w.deleteArchived, now.Add(-7 * kept)},
-	} {
-		n, err := d.delete(ctx, d.at, batch)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("delete expired %s: %w", d.what, err))
+	type removal func(context.Context, time.Time, int) (int, error)
+	left := map[string]removal{"archived tasks": w.deleteArchived}
+	tables, _ := storage.Expiring()
+	for _, table := range tables {
+		left[table] = func(ctx context.Context, now time.Time, limit int) (int, error) {
+			return w.DB.DeleteExpired(ctx, table, now, limit)
 		}
-		note(ctx, "delete expired "+d.what, n)
 	}
-	return errors.Join(faults...)
+	if w.AuditKept > 0 {
+		left["audit_event"] = func(ctx context.Context, now time.Time, limit int) (int, error) {
+			return w.DB.DeleteAudit(ctx, now.Add(-w.AuditKept), limit)
+		}
+	}
+	gone, faults := map[string]int{}, map[string]error{}
+	repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		for _, what := range slices.Sorted(maps.Keys(left)) {
+			n, err := left[what](ctx, now, batch)
+			gone[what] += n
+			if err != nil {
+				faults[what] = fmt.Errorf("delete expired %s: %w", what, err)
+			}
+			if err != nil || n < batch {
+				delete(left, what)
+			}
+		}
+		return len(left) > 0, nil
+	})
+	for _, what := range slices.Sorted(maps.Keys(gone)) {
+		note(ctx, "delete expired "+what, gone[what])
+	}
+	return errors.Join(slices.Collect(maps.Values(faults))...)
 }
 
 // sweepOutbox relays anew what the queue has lost.
 func (w *Worker) sweepOutbox(ctx context.Context) error {
-	now := storage.Now()
-	n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter))
-	note(ctx, "sweep outbox", n)
-	b, backlog := w.DB.OutboxBacklog(ctx, now)
-	outboxPending.Set(float64(b.Waiting))
-	outboxAge.Set(b.Oldest.Seconds())
-	outboxFailed.Set(float64(b.Failed))
-	return errors.Join(err, backlog)
+	now, total := storage.Now(), 0
+	err := repeat(ctx, runFor, func(ctx context.Context) (more bool, err error) {
+		n, err := w.DB.SweepOutbox(ctx, now.Add(-lostAfter), batch)
+		total += n
+		return n == batch, err
+	})
+	note(ctx, "sweep outbox", total)
+	return err
 }
 
-// deleteArchived makes the queue forget tasks that failed for good before the
-// given time.
-func (w *Worker) deleteArchived(_ context.Context, before time.Time, limit int) (int, error) {
+// deleteArchived makes the queue forget tasks that failed for good long ago.
+func (w *Worker) deleteArchived(_ context.Context, now time.Time, limit int) (int, error) {
+	before := now.Add(-archivedKept)
 	tasks, err := w.inspector.ListArchivedTasks(queueName, asynq.PageSize(limit))
 	n := 0
 	for _, t := range tasks {
@@ -146,62 +158,21 @@ func repeat(ctx context.Context, within time.Duration, step func(context.Context
 	}
 }
 
-// healthCheck asks every dependency, the queue among them, and shows the answers
-// as metrics.
+// healthCheck asks every dependency: the worker that draws it has reached them all.
+// Each process shows its own answers when it is scraped (Collect).
 func (w *Worker) healthCheck(ctx context.Context) error {
-	checks := map[string]func(context.Context) error{"queue": w.queueHealth, "keys": w.keyAges}
+	checks := map[string]func(context.Context) error{"queue": func(ctx context.Context) error {
+		_, err := w.watchQueue(ctx)
+		return err
+	}}
 	maps.Copy(checks, w.Checks)
 	var faults []error
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
-		err := checks[name](ctx)
-		up := 1.0
-		if err != nil {
-			up = 0
+		if err := checks[name](ctx); err != nil {
 			faults = append(faults, fmt.Errorf("health of %s: %w", name, err))
 		}
-		healthy.WithLabelValues(name).Set(up)
 	}
 	return errors.Join(faults...)
-}
-
-// queueHealth shows how many tasks are in which state, and how long the oldest
-// waits.
-func (w *Worker) queueHealth(context.Context) error {
-	q, err := w.inspector.GetQueueInfo(queueName)
-	if err != nil {
-		return err
-	}
-	for state, n := range map[string]int{"pending": q.Pending, "active": q.Active, "scheduled": q.Scheduled,
-		"retry": q.Retry, "archived": q.Archived, "completed": q.Completed} {
-		queueSize.WithLabelValues(queueName, state).Set(float64(n))
-	}
-	queueAge.WithLabelValues(queueName).Set(q.Latency.Seconds())
-	return nil
-}
-
-// keyAges shows how many keys of each algorithm are in which state, and how long
-// the active one has signed.
-func (w *Worker) keyAges(ctx context.Context) error {
-	rows, err := w.DB.SigningKeys(ctx)
-	if err != nil {
-		return err
-	}
-	for _, alg := range keys.Algorithms {
-		count := map[string]int{}
-		for _, k := range rows {
-			if k.Alg != alg {
-				continue
-			}
-			count[k.State]++
-			if k.State == storage.KeyActive {
-				keyAge.WithLabelValues(alg).Set(storage.Now().Sub(keys.Since(k)).Seconds())
-			}
-		}
-		for _, state := range keys.States {
-			keyStates.WithLabelValues(alg, state).Set(float64(count[state]))
-		}
-	}
-	return nil
 }
 
 func note(ctx context.Context, what string, n int) {

@@ -98,8 +98,6 @@ func (w *Worker) runPeriodic(ctx context.Context, p periodicTask) error {
 	outcome := "ok"
 	if err != nil {
 		outcome = "error"
-	} else {
-		cronSuccess.WithLabelValues(p.name).SetToCurrentTime()
 	}
 	cronRuns.WithLabelValues(p.name, outcome).Inc()
 	if err := errors.Join(err, w.DB.FinishPeriodic(ctx, p.name, outcome, storage.Now())); err != nil {

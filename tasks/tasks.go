@@ -52,6 +52,8 @@ type Config struct {
 	Keys keys.Config
 	// Checks are asked every minute, by name, and shown in the metrics.
 	Checks map[string]func(context.Context) error
+	// AuditKept is how long audit rows stay; 0 is for ever.
+	AuditKept time.Duration
 	// Concurrency is how many tasks run at once; 0 means 10.
 	Concurrency int
 }
@@ -63,6 +65,7 @@ type Worker struct {
 	inspector *asynq.Inspector
 	handlers  map[string]asynq.HandlerFunc // by task type
 
+	watch   watch
 	syncing sync.Mutex
 	synced  string // the last lab record that syncUsers looked at
 }
@@ -116,6 +119,7 @@ func (w *Worker) Ping() error { return w.server.Ping() }
 // handle does a task, counts it and writes its one log line.
 func (w *Worker) handle(ctx context.Context, t *asynq.Task) error {
 	start, kind := time.Now(), t.Type()
+	ctx = storage.WithActor(ctx, storage.System)
 	do, known := w.handlers[kind]
 	if !known {
 		kind = "unknown" // whoever writes to the queue must not make up metrics

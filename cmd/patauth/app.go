@@ -32,7 +32,7 @@ func (c *command) workload(name, short string, do func(context.Context, Config, 
 				return err
 			}
 			defer db.Close()
-			return do(cmd.Context(), config, db)
+			return do(storage.WithActor(cmd.Context(), storage.System), config, db)
 		},
 	}
 }

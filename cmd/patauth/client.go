@@ -90,7 +90,7 @@ func audited(ctx context.Context, db *storage.DB, event, id string, do func(cont
 		if err := do(ctx); err != nil {
 			return fmt.Errorf("client %s: %w", id, err)
 		}
-		return db.Audit(ctx, storage.AuditEvent{Event: event, Actor: "operator", Object: "client:" + id})
+		return db.Audit(ctx, storage.AuditEvent{Event: event, Object: "client:" + id})
 	})
 }
 
@@ -130,7 +130,7 @@ func createClient(ctx context.Context, db *storage.DB, n *storage.Client) (secre
 		if err := db.CreateClient(ctx, n); err != nil {
 			return fmt.Errorf("create client: %w", err)
 		}
-		return db.Audit(ctx, storage.AuditEvent{Event: "client.registered", Actor: "operator", Object: "client:" + n.ID})
+		return db.Audit(ctx, storage.AuditEvent{Event: "client.registered", Object: "client:" + n.ID})
 	})
 	return secret, err
 }

@@ -64,6 +64,9 @@ type StorageConfig struct {
 	// PgBouncer says that dsn leads to a PgBouncer in transaction mode. `migrate` then
 	// needs a DSN of PostgreSQL itself.
 	PgBouncer bool `yaml:"pgbouncer" env:"PGBOUNCER"`
+	// AuditKept is how long rows of audit_event stay; 0 keeps them for ever.
+	// Default 52608h, six years.
+	AuditKept time.Duration `yaml:"audit_kept" env:"AUDIT_KEPT"`
 	// RefuseUnbound refuses passwords, second factors and client secrets that were
 	// written by releases which did not seal them to their owners. Until then the
 	// worker seals those it finds. See docs/operations.md before setting it.
@@ -180,7 +183,7 @@ const (
 func defaults() Config {
 	return Config{
 		Mode: production, Listen: ":8080", InternalListen: "127.0.0.1:9090", Drain: 5 * time.Second,
-		Storage: StorageConfig{MaxConns: 10},
+		Storage: StorageConfig{MaxConns: 10, AuditKept: 6 * 8768 * time.Hour},
 		LIS:     LISConfig{Topic: "lis.patient.v1", DeadLetterTopic: "lis.patient.v1.dlq", Group: "consumer-lis-patient"},
 		SMTP:    SMTPConfig{Port: 587, StartTLS: "mandatory"},
 		Session: session.Defaults(), Login: login.Defaults(), Keys: keys.Defaults(),

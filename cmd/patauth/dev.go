@@ -125,6 +125,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err := config.Validate("app"); err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
+	ctx = storage.WithActor(ctx, storage.System)
 	db, err := openDB(ctx, config)
 	if err != nil {
 		return err
@@ -178,7 +179,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	}
 	defer closed()
 	work := tasks.NewWorker(tasks.Config{
-		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db), Keys: config.Keys,
+		DB: db, Redis: queue, Issuer: config.Issuer, Pages: site.Pages, DeadLetter: deadLetter, Checks: checks(db), AuditKept: config.Storage.AuditKept, Keys: config.Keys,
 		Logout: logouts(config, db, signing),
 		Send: func(_ context.Context, m tasks.Message) error {
 			return mails.put(received{To: m.To, Subject: m.Subject, Text: m.Text, HTML: m.HTML, At: time.Now()})
@@ -189,7 +190,7 @@ func runDev(ctx context.Context, config Config, o devOptions, out, log io.Writer
 	if err != nil {
 		return err
 	}
-	health := &provider.Health{DB: db, Fresh: signing.Fresh, Admin: operators}
+	health := &provider.Health{DB: db, Fresh: signing.Fresh, Admin: operators, Watch: work}
 
 	return run(ctx, health, 0,
 		serve(public, pages, cert), serveInternal(inside, health.Internal()), serve(portalAt, portal.handler(), nil),

@@ -1,13 +1,22 @@
 package main
 
 import (
+	"bytes"
+	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pat-authenticate/patauth/storage"
+	"github.com/pat-authenticate/patauth/storage/storagetest"
 )
 
 // The tests that the documentation names exist.
@@ -37,4 +46,50 @@ func TestDocsNameTests(t *testing.T) {
 		}
 	}
 	require.NotZero(t, named)
+}
+
+// Every table has a retention that docs/operations.md states, and those that go by
+// the clock go when it says.
+func TestEveryTableHasARetention(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "patauth.db")
+	db := storagetest.Open(t, "sqlite:"+path)
+	raw, err := sql.Open("sqlite3", path)
+	require.NoError(t, err)
+	defer raw.Close()
+	rows, err := raw.Query("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+	require.NoError(t, err)
+	defer rows.Close()
+	var tables []string
+	for rows.Next() {
+		var name string
+		require.NoError(t, rows.Scan(&name))
+		tables = append(tables, name)
+	}
+	text, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	_, text, _ = bytes.Cut(text, []byte("## How long things are kept"))
+	text, _, _ = bytes.Cut(text, []byte("\n## "))
+	var stated []string
+	expiring, kept := storage.Expiring()
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .+ \\| (.+) \\|$").FindAllStringSubmatch(string(text), -1) {
+		stated = append(stated, row[1])
+		if slices.Contains(expiring, row[1]) {
+			days, _ := strings.CutSuffix(row[2], " days")
+			if n, err := strconv.Atoi(days); err == nil {
+				row[2] = fmt.Sprintf("%dh", 24*n)
+			}
+			after, err := time.ParseDuration(row[2])
+			require.NoError(t, err, row[0])
+			require.Equal(t, kept[row[1]], after, row[1])
+		}
+	}
+	require.Equal(t, tables, stated)
+	require.Equal(t, defaults().Storage.AuditKept, 52608*time.Hour)
+	for _, table := range expiring {
+		n, err := db.DeleteExpired(t.Context(), table, storage.Now(), 10)
+		require.NoError(t, err, table)
+		require.Zero(t, n)
+	}
+	_, err = db.DeleteExpired(t.Context(), "consent", storage.Now(), 10)
+	require.Error(t, err)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -164,4 +165,24 @@ func TestFloorsSeeWhatIsMisplaced(t *testing.T) {
 		require.Equal(t, row.ok, misplaced(row.pkg, row.imported, false) == "", "%s imports %s", row.pkg, row.imported)
 	}
 	require.NotEmpty(t, misplaced("drawer", "", true))
+}
+
+// Who did something travels in the context (storage.WithActor): a name written
+// down where the row is made is wrong for whoever else comes there.
+func TestNobodyWritesAnActorDown(t *testing.T) {
+	imports(t, func(_, file, imported string, test bool) {
+		if imported != "" || test {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", file), nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(f, func(n ast.Node) bool {
+			if kv, ok := n.(*ast.KeyValueExpr); ok {
+				if key, ok := kv.Key.(*ast.Ident); ok && key.Name == "Actor" {
+					t.Errorf("%s: an audit row with an actor of its own", file)
+				}
+			}
+			return true
+		})
+	})
 }

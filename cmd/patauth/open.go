@@ -91,7 +91,7 @@ func (c *command) withConfig(cmd *cobra.Command, do func(context.Context, Config
 		return err
 	}
 	defer db.Close()
-	return do(cmd.Context(), config, db)
+	return do(storage.WithActor(cmd.Context(), storage.Operator), config, db)
 }
 
 // print shows v as JSON with --json, and in words otherwise.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,6 +81,18 @@ func TestAPatientOfClaims(t *testing.T) {
 	require.Len(t, must[[]patientView](t, env, "patient", "list"), 2)
 }
 
+// auditOf lists what the database of a development installation says of a patient.
+func auditOf(t *testing.T, data, id string) []storage.AuditEvent {
+	t.Helper()
+	db, err := storage.Open(t.Context(), storage.Config{DSN: "sqlite:" + filepath.Join(data, "patauth.db"), Keys: storage.NewKeyring()})
+	require.NoError(t, err)
+	defer db.Close()
+	events, err := db.AuditOf(t.Context(), id, 100)
+	require.NoError(t, err)
+	require.NotEmpty(t, events)
+	return events
+}
+
 func TestTheOperatorEndsSessionsAndShutsAnAccount(t *testing.T) {
 	data := t.TempDir()
 	line, _ := inProcess(t, data)
@@ -117,6 +130,26 @@ func TestTheOperatorEndsSessionsAndShutsAnAccount(t *testing.T) {
 	require.Equal(t, "/login", s.url.Path, "what ended stays ended")
 	require.Equal(t, "/account", signIn())
 	require.Nil(t, must[patientView](t, nil, "patient", "show", shut.ID, "--data", data).DisabledAt)
+
+	// The audit names who did what, at each door.
+	who := map[string]string{}
+	for _, e := range auditOf(t, data, shut.ID) {
+		if by, seen := who[e.Event]; seen && by != e.Actor {
+			e.Actor = by + ", " + e.Actor
+		}
+		who[e.Event] = e.Actor
+	}
+	patient := storage.ActorPatient(shut.ID)
+	require.Equal(t, map[string]string{
+		"patient.created": storage.Anonymous, "patient.verified": patient, "patient.profile_changed": patient, "factor.added": patient,
+		"session.started": patient, "session.ended": storage.Operator,
+		"patient.sessions_revoked": storage.Operator, "patient.disabled": storage.Operator, "patient.enabled": storage.Operator,
+	}, who)
+
+	made := must[patientView](t, nil, "patient", "create", "--email", "ida@example.org", "--verified", "--data", data)
+	for _, e := range auditOf(t, data, made.ID) {
+		require.Equal(t, storage.Operator, e.Actor, e.Event)
+	}
 
 	for _, command := range []string{"disable", "enable", "sessions", "revoke-sessions"} {
 		_, err := patauth(t, nil, "patient", command, "nobody@example.org", "--data", data)

@@ -110,7 +110,7 @@ func (c *command) patientRevokeSessions() *cobra.Command {
 					if err := db.EndSessions(ctx, p.ID, "", storage.Now()); err != nil {
 						return err
 					}
-					return db.Audit(ctx, storage.AuditEvent{Event: "patient.sessions_revoked", Actor: "operator", Subject: p.ID, Object: "patient:" + p.ID})
+					return db.Audit(ctx, storage.AuditEvent{Event: "patient.sessions_revoked", Subject: p.ID, Object: "patient:" + p.ID})
 				})
 				if err != nil {
 					return fmt.Errorf("revoke sessions: %w", err)

@@ -107,6 +107,8 @@ type runView struct {
 	Slot       time.Time  `json:"slot"`
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	Outcome    string     `json:"outcome"` // ok, error, or empty before the first end
+
+	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
 }
 
 func (c *command) taskRuns() *cobra.Command {

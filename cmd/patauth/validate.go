@@ -57,6 +57,7 @@ func (c Config) Validate(workload string) error {
 		{need(c.Storage.Keyring == "", "app", "consumer", "worker", "cron", "migrate"), "storage.keyring: is required"},
 		{unreadable(c.Storage.Keyring), "storage.keyring: the file cannot be read"},
 		{c.Storage.MaxConns < 1 || c.Storage.MaxConns > 1000, "storage.max_conns: must be between 1 and 1000"},
+		{c.Storage.AuditKept != 0 && c.Storage.AuditKept < 30*24*time.Hour, "storage.audit_kept: must be 0s, for ever, or at least 720h"},
 		{need(redis == "", "app", "worker", "cron"), "redis.url: is required"},
 		{redis != "" && noQueue != nil, "redis.url: must be a redis://, rediss:// or redis-sentinel:// URL"},
 		{clear("redis", noQueue == nil && redis != "" && queue.Plaintext()), "redis.url: needs rediss:// in production mode, or redis in plaintext"},

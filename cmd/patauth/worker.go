@@ -43,9 +43,9 @@ func (c *command) worker() *cobra.Command {
 		}
 		work := tasks.NewWorker(tasks.Config{
 			DB: db, Redis: redis, Send: send, Issuer: config.Issuer, Pages: site.Pages,
-			DeadLetter: deadLetter, Logout: logouts(config, db, signing), Checks: checks(db), Keys: config.Keys,
+			DeadLetter: deadLetter, Logout: logouts(config, db, signing), Checks: checks(db), AuditKept: config.Storage.AuditKept, Keys: config.Keys,
 		})
-		health := &provider.Health{DB: db, Fresh: signing.Fresh}
+		health := &provider.Health{DB: db, Fresh: signing.Fresh, Watch: work}
 		internal, err := internalJob(config, health)
 		if err != nil {
 			return err

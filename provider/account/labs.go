@@ -96,7 +96,7 @@ func (a *Account) PostUnlink(w http.ResponseWriter, r *http.Request) error {
 	}
 	err = a.db.Tx(ctx, func(ctx context.Context) error {
 		now := storage.Now()
-		if err := a.db.Unlink(ctx, s.PatientID, link.ID, "patient:"+s.PatientID, now); err != nil {
+		if err := a.db.Unlink(ctx, s.PatientID, link.ID, now); err != nil {
 			return err
 		}
 		return a.db.RevokePatientGrants(ctx, s.PatientID, "link ended", now)

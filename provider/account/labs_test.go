@@ -119,7 +119,7 @@ func TestASuspendedRecordShowsNothing(t *testing.T) {
 	p := newPlace(t)
 	ada := p.patient("ada@example.org", "")
 	p.factor(ada, storage.KindTOTP, "")
-	require.NoError(t, p.db.Suspend(t.Context(), p.link(ada).ID, "merged", "source:lis", storage.Now()))
+	require.NoError(t, p.db.Suspend(t.Context(), p.link(ada).ID, "merged", storage.Now()))
 	b := p.signedIn(ada, 0, session.Password, session.TOTP)
 	for _, path := range []string{"/account", "/account/labs"} {
 		page := b.get(path).is(200, "is checking this record")

@@ -108,7 +108,7 @@ func (k *Keys) Refresh(ctx context.Context) error {
 		if l := lineOf(rows, alg); l.active == nil {
 			made = true
 			// Another replica may be first; its key serves.
-			making.Go(func() error { return unlessLost(turn{k.db, k.config, "system", storage.Now()}.advance(ctx, l)) })
+			making.Go(func() error { return unlessLost(turn{k.db, k.config, storage.Now()}.advance(ctx, l)) })
 		}
 	}
 	if err := making.Wait(); err != nil {

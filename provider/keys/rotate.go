@@ -29,7 +29,7 @@ func Rotate(ctx context.Context, db *storage.DB, c Config, now time.Time) error 
 	if err != nil {
 		return fmt.Errorf("rotate signing keys: %w", err)
 	}
-	t := turn{db, c, "system", now}
+	t := turn{db, c, now}
 	var faults []error
 	for _, alg := range Algorithms {
 		faults = append(faults, unlessLost(t.advance(ctx, lineOf(rows, alg))))
@@ -45,7 +45,7 @@ func Rotate(ctx context.Context, db *storage.DB, c Config, now time.Time) error 
 // Prepare makes the next key of alg for an operator who does not want to wait
 // for the schedule. Where there is one already it signs, if its time has come.
 func Prepare(ctx context.Context, db *storage.DB, c Config, alg string, now time.Time) error {
-	t := turn{db, c, "operator", now}
+	t := turn{db, c, now}
 	l, err := t.line(ctx, alg)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func Prepare(ctx context.Context, db *storage.DB, c Config, alg string, now time
 // Replace lets the next key of alg, or a new one, sign at once. Relying parties
 // may not know it yet.
 func Replace(ctx context.Context, db *storage.DB, c Config, alg string, now time.Time) error {
-	t := turn{db, c, "operator", now}
+	t := turn{db, c, now}
 	l, err := t.line(ctx, alg)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func Replace(ctx context.Context, db *storage.DB, c Config, alg string, now time
 // makes way for the next one; ErrNoSuccessor where there is none that relying
 // parties know.
 func Retire(ctx context.Context, db *storage.DB, c Config, id string, now time.Time) error {
-	t := turn{db, c, "operator", now}
+	t := turn{db, c, now}
 	k, l, err := t.find(ctx, id)
 	switch {
 	case err != nil:
@@ -93,7 +93,7 @@ func Retire(ctx context.Context, db *storage.DB, c Config, id string, now time.T
 // nothing that it signed is trusted any more. In place of an active one another
 // signs at once.
 func Compromise(ctx context.Context, db *storage.DB, c Config, id string, now time.Time) error {
-	t := turn{db, c, "operator", now}
+	t := turn{db, c, now}
 	k, l, err := t.find(ctx, id)
 	switch {
 	case err != nil:
@@ -106,12 +106,11 @@ func Compromise(ctx context.Context, db *storage.DB, c Config, id string, now ti
 	return t.alone(ctx, k, storage.KeyCompromised)
 }
 
-// A turn changes keys on somebody's behalf at one time. Of two turns at once the
+// A turn changes keys at one time. Of two turns at once the
 // second loses, with ErrSpent or ErrConflict, and has changed nothing.
 type turn struct {
 	db     *storage.DB
 	config Config
-	by     string
 	now    time.Time
 }
 
@@ -239,7 +238,7 @@ func (t turn) delete(ctx context.Context, k storage.SigningKey) error {
 
 // audit records what happened to k, which was in that state until now.
 func (t turn) audit(ctx context.Context, event string, k storage.SigningKey) error {
-	return t.db.Audit(ctx, storage.AuditEvent{Event: event, Actor: t.by, Object: "key:" + k.ID,
+	return t.db.Audit(ctx, storage.AuditEvent{Event: event, Object: "key:" + k.ID,
 		Detail: storage.JSON[map[string]string]{V: map[string]string{"alg": k.Alg, "state": k.State}}})
 }
 

@@ -161,7 +161,7 @@ func TestACompromisedKeyVerifiesNothing(t *testing.T) {
 
 // Each change has its row in the audit trail, and says on whose behalf.
 func TestChangesOfKeysAreAudited(t *testing.T) {
-	ctx, db := context.Background(), storagetest.SQLite(t)
+	ctx, db := storage.WithActor(context.Background(), storage.System), storagetest.SQLite(t)
 	_, err := keys.Open(ctx, db, small)
 	require.NoError(t, err)
 	start, first := storage.Now(), kids(t, db, "ES256", "active")[0]
@@ -169,7 +169,7 @@ func TestChangesOfKeysAreAudited(t *testing.T) {
 	next := kids(t, db, "ES256", "pending")[0]
 	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(30*day)))
 	require.NoError(t, keys.Rotate(ctx, db, small, start.Add(33*day)))
-	require.NoError(t, keys.Compromise(ctx, db, small, next, start.Add(33*day)))
+	require.NoError(t, keys.Compromise(storage.WithActor(ctx, storage.Operator), db, small, next, start.Add(33*day)))
 	events, err := db.AuditOf(ctx, "", 100)
 	require.NoError(t, err)
 	got := map[string][]string{}

@@ -3,6 +3,8 @@ package login
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/pat-authenticate/patauth/storage"
 )
 
 var (
@@ -24,3 +26,16 @@ var (
 		Buckets: []float64{.01, .025, .05, .1, .15, .2, .25, .35, .5, 1, 2},
 	})
 )
+
+// What is counted begins with 0, so that the first one is a rise.
+func init() {
+	for _, kind := range []string{storage.KindPassword, storage.KindTOTP, storage.KindPasskey} {
+		for _, outcome := range []string{"ok", "bad", "throttled", "disabled"} {
+			attempts.WithLabelValues(kind, outcome)
+		}
+	}
+	attempts.WithLabelValues("any", "throttled")
+	for _, step := range []string{"asked", "verified"} {
+		registrationSteps.WithLabelValues(step)
+	}
+}

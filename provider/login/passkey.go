@@ -127,7 +127,7 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 	if key.Authenticator.CloneWarning {
 		web.Event(ctx, "auth.passkey.clone_suspected", "credential", row.ID)
 		if err := p.db.Audit(ctx, storage.AuditEvent{
-			Event: "factor.clone_suspected", Actor: "system", Subject: row.PatientID, Object: "credential:" + row.ID,
+			Event: "factor.clone_suspected", Subject: row.PatientID, Object: "credential:" + row.ID,
 		}); err != nil {
 			return session.Proof{}, err
 		}
@@ -140,6 +140,7 @@ func (p *passkeys) accept(ctx context.Context, holder keyholder, key *webauthn.C
 	if err != nil {
 		return session.Proof{}, fmt.Errorf("passkey: %w", err)
 	}
+	storage.ActAs(ctx, storage.ActorPatient(row.PatientID))
 	err = p.db.Tx(ctx, func(ctx context.Context) error {
 		if err := p.db.ReplaceSecret(ctx, row, plain); err != nil {
 			return err

@@ -113,7 +113,7 @@ func TestAStrangersPressIsNotRemembered(t *testing.T) {
 	b.client.Jar.SetCookies(at, []*http.Cookie{{Name: web.SessionCookie, Value: storage.NewHandle("pas_"), Path: "/"}})
 	b.post("/login/second", "factor", "totp", "one-time-code", "123456").to("/login")
 	b.client.Jar.SetCookies(at, []*http.Cookie{{Name: web.SessionCookie, Value: "x", Path: "/"}})
-	n, err := p.db.DeleteExpiredTokens(context.Background(), storage.Now().Add(24*time.Hour), 100)
+	n, err := p.db.DeleteExpired(context.Background(), "press", storage.Now().Add(24*time.Hour), 100)
 	require.NoError(t, err)
 	require.Zero(t, n)
 }

@@ -113,6 +113,7 @@ func (l *Login) PostLogin(w http.ResponseWriter, r *http.Request) error {
 		web.Event(ctx, "auth.login.unverified")
 		return web.Redirect(w, r, "/verify-email/sent"+flow.Query())
 	}
+	storage.ActAs(ctx, storage.ActorPatient(who.patient.ID))
 	err = l.db.Tx(ctx, func(ctx context.Context) error {
 		if err := l.db.HoldPatient(ctx, who.patient.ID); err != nil {
 			return err

@@ -148,7 +148,7 @@ func TestLookingAtThePage(t *testing.T) {
 	for i := range 20 {
 		p.browser().from(fmt.Sprintf("203.0.113.%d", i)).get("/login").is(200).challenge()
 	}
-	n, err := p.db.DeleteExpiredChallenges(context.Background(), storage.Now().Add(time.Hour), 1000)
+	n, err := p.db.DeleteExpired(context.Background(), "challenge", storage.Now().Add(time.Hour).Add(24*time.Hour), 1000)
 	require.NoError(t, err)
 	require.Zero(t, n)
 }

@@ -156,6 +156,7 @@ func (l *Login) verify(ctx context.Context, c storage.Challenge, reg registratio
 		if err := l.db.LockPatient(ctx, c.PatientID); err != nil {
 			return err
 		}
+		storage.ActAs(ctx, storage.ActorPatient(c.PatientID))
 		p, err := l.db.PatientByID(ctx, c.PatientID)
 		if err != nil {
 			return err

@@ -79,6 +79,9 @@ func (o *OAuth) byAssertion(ctx context.Context, r *http.Request, form url.Value
 	if errors.Is(err, errAssertion) {
 		return storage.Client{}, refuse(ctx, c, "private_key_jwt", err.Error())
 	}
+	if err == nil {
+		storage.ActAs(ctx, storage.ActorClient(c.ID))
+	}
 	return c, err
 }
 

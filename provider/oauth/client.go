@@ -175,6 +175,7 @@ func (o *OAuth) authenticate(ctx context.Context, r *http.Request, form url.Valu
 	case !good:
 		p.flaw = "the secret is wrong"
 	default:
+		storage.ActAs(ctx, storage.ActorClient(c.ID))
 		return c, nil
 	}
 	return storage.Client{}, refuse(ctx, c, p.method, p.flaw)

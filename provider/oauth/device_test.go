@@ -275,7 +275,7 @@ func TestADevicePolls(t *testing.T) {
 		require.Equal(t, 410, b.press(request, "allow").Code)
 		require.Contains(t, b.enter(userCode).Body.String(), unknownCode)
 		time.Sleep(time.Hour)
-		_, err := h.db.DeleteExpiredTokens(context.Background(), storage.Now(), 100)
+		_, err := h.db.DeleteExpired(context.Background(), "device", storage.Now(), 100)
 		require.NoError(t, err)
 		require.Equal(t, []any{400, "invalid_grant"}, h.polls(c, deviceCode), "forgotten")
 	})

@@ -23,3 +23,18 @@ var (
 		Name: "patauth_backchannel_logout_total", Help: "Attempts to tell a client that a session has ended, by outcome.",
 	}, []string{"outcome"})
 )
+
+// What is counted begins with 0, so that the first one is a rise; the codes of
+// errors come as they are met.
+func init() {
+	for _, kind := range grantTypes {
+		tokenRequests.WithLabelValues(kind, "ok")
+	}
+	authorizations.WithLabelValues("ok")
+	for _, kind := range []string{"code", "refresh", "device"} {
+		replays.WithLabelValues(kind)
+	}
+	for _, outcome := range []string{"ok", "refused", "failed", "unreachable", "error", "unwanted"} {
+		backchannelLogouts.WithLabelValues(outcome)
+	}
+}

@@ -79,8 +79,9 @@ func (o *OAuth) register(r *http.Request) (information, error) {
 		if err := o.db.CreateClient(ctx, &c); err != nil {
 			return fmt.Errorf("register client: %w", err)
 		}
+		storage.ActAs(ctx, storage.ActorClient(c.ID))
 		return o.db.Audit(ctx, storage.AuditEvent{
-			Event: "client.registered", Actor: "client:" + c.ID, Object: "client:" + c.ID,
+			Event: "client.registered", Object: "client:" + c.ID,
 			Detail: storage.JSON[map[string]string]{V: map[string]string{"by": by}},
 		})
 	})
@@ -147,7 +148,7 @@ func (o *OAuth) ReplaceRegistration(w http.ResponseWriter, r *http.Request) erro
 			if err != nil {
 				return fmt.Errorf("change client: %w", err)
 			}
-			return o.db.Audit(ctx, storage.AuditEvent{Event: "client.updated", Actor: "client:" + c.ID, Object: "client:" + c.ID})
+			return o.db.Audit(ctx, storage.AuditEvent{Event: "client.updated", Object: "client:" + c.ID})
 		})
 		if err != nil {
 			return err
@@ -181,7 +182,7 @@ func (o *OAuth) DeleteRegistration(w http.ResponseWriter, r *http.Request) error
 			if err := o.db.DeleteClient(ctx, c.ID, storage.Now()); err != nil {
 				return fmt.Errorf("delete client: %w", err)
 			}
-			return o.db.Audit(ctx, storage.AuditEvent{Event: "client.deleted", Actor: "client:" + c.ID, Object: "client:" + c.ID})
+			return o.db.Audit(ctx, storage.AuditEvent{Event: "client.deleted", Object: "client:" + c.ID})
 		})
 		if err != nil {
 			return err
@@ -210,6 +211,7 @@ func (o *OAuth) manage(w http.ResponseWriter, r *http.Request, do func(c storage
 	c, err := o.db.RegisteredClient(r.Context(), id, storage.Digest(token))
 	if err == nil {
 		web.Note(r.Context(), "client_id", c.ID)
+		storage.ActAs(r.Context(), storage.ActorClient(c.ID))
 		err = do(c, token)
 	}
 	switch {

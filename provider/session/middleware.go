@@ -45,6 +45,7 @@ func (s *Sessions) Middleware(next http.Handler) http.Handler {
 		}
 		web.Note(r.Context(), "session", found.ID)
 		web.Note(r.Context(), "patient", found.PatientID)
+		storage.ActAs(r.Context(), storage.ActorPatient(found.PatientID))
 		ctx := web.WithLang(r.Context(), patient.Locale)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, key{}, &found)))
 	})

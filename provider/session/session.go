@@ -69,6 +69,7 @@ type Proof struct {
 // spent in. storage.ErrNotFound where the account was shut, or the credential
 // revoked or disabled, while the proof was checked.
 func (s *Sessions) Start(ctx context.Context, w http.ResponseWriter, r *http.Request, patientID string, by Proof) (*storage.Session, error) {
+	storage.ActAs(ctx, storage.ActorPatient(patientID))
 	old, ok := From(ctx)
 	if ok && old.PatientID == patientID {
 		return s.replace(ctx, w, r, old, nil, by)

@@ -45,7 +45,7 @@ func (s *Site) record(next http.Handler) http.Handler {
 		rec.client = r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
 		defer cancel()
-		r = r.WithContext(storage.WithRequestID(context.WithValue(ctx, recordKey{}, rec), rec.id))
+		r = r.WithContext(storage.WithRequestID(storage.WithActor(context.WithValue(ctx, recordKey{}, rec), storage.Anonymous), rec.id))
 		defer rec.finish(r.Context(), r.Method)
 		defer func() {
 			p := recover()

@@ -27,3 +27,14 @@ var (
 		Name: "patauth_panics_total", Help: "Panics that were caught.",
 	}, []string{"component"})
 )
+
+// What is counted begins with 0, so that the first one is a rise.
+func init() {
+	panics.WithLabelValues("http")
+	for _, reason := range []string{"content_type", "header", "body", "duplicate_param", "pace", "method"} {
+		httpRejected.WithLabelValues(reason)
+	}
+	for _, reason := range []string{"cross-site", "same-site", "origin"} {
+		csrfRejections.WithLabelValues(reason)
+	}
+}

@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 
@@ -76,9 +78,45 @@ func Open(t testing.TB, dsn string) *storage.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() {
+		audited(t, dsn)
+		db.Close()
+	})
 	if _, err := db.Migrate(context.Background()); err != nil {
 		t.Fatal(fmt.Errorf("migrate: %w", err))
 	}
 	return db
+}
+
+// byStrangers are the events that somebody may cause who has proven nothing.
+var byStrangers = []string{"patient.created", "factor.disabled", "factor.clone_suspected", "grant.revoked"}
+
+// audited checks that the audit names who did what the test's requests did.
+func audited(t testing.TB, dsn string) {
+	driver := "pgx"
+	if path, ok := strings.CutPrefix(dsn, "sqlite:"); ok {
+		driver, dsn = "sqlite3", path
+	}
+	raw, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer raw.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	rows, err := raw.QueryContext(ctx, "SELECT DISTINCT event, actor FROM audit_event WHERE request_id <> ''")
+	if err != nil {
+		return // the test took the database away
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var event, actor string
+		if err := rows.Scan(&event, &actor); err != nil {
+			t.Error(err)
+		}
+		if actor == "" || actor == storage.Anonymous && !slices.Contains(byStrangers, event) {
+			t.Errorf("the audit does not say who did %s: %q", event, actor)
+		}
+	}
 }
