@@ -9,6 +9,8 @@
 package account
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -63,4 +65,22 @@ func (a *Account) show(w http.ResponseWriter, r *http.Request, page string, view
 // again shows a form that was not accepted.
 func (a *Account) again(w http.ResponseWriter, r *http.Request, page string, view any) error {
 	return a.site.Render(w, r, http.StatusUnprocessableEntity, page, view)
+}
+
+// act runs do in a transaction that nobody ends the session s, or shuts the account,
+// beside: an ended session changes nothing. web.ErrLogin where it has ended.
+func (a *Account) act(ctx context.Context, s *storage.Session, do func(context.Context) error) error {
+	return a.db.Tx(ctx, func(ctx context.Context) error {
+		err := a.db.LockPatient(ctx, s.PatientID)
+		if err == nil {
+			err = a.db.HoldSession(ctx, s.ID)
+		}
+		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrSpent) {
+			return web.ErrLogin
+		}
+		if err != nil {
+			return err
+		}
+		return do(ctx)
+	})
 }

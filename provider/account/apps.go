@@ -1,6 +1,7 @@
 package account
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -53,7 +54,7 @@ func (a *Account) PostRevokeApp(w http.ResponseWriter, r *http.Request) error {
 	if !slices.ContainsFunc(all, func(x storage.App) bool { return x.ClientID == client }) {
 		return storage.ErrNotFound
 	}
-	if err := a.db.RevokeConsent(ctx, s.PatientID, client, now); err != nil {
+	if err := a.act(ctx, s, func(ctx context.Context) error { return a.db.RevokeConsent(ctx, s.PatientID, client, now) }); err != nil {
 		return fmt.Errorf("revoke access: %w", err)
 	}
 	web.Event(ctx, "oauth.consent.revoked", "client_id", client)

@@ -78,7 +78,7 @@ func (a *Account) PostRemoveFactor(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	err = a.db.Tx(ctx, func(ctx context.Context) error {
+	err = a.act(ctx, s, func(ctx context.Context) error {
 		now := storage.Now()
 		if err := a.db.RemoveFactor(ctx, s.PatientID, v.Factor.ID, form.Get("last") == "yes", now); err != nil {
 			return err

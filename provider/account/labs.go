@@ -94,7 +94,7 @@ func (a *Account) PostUnlink(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	err = a.db.Tx(ctx, func(ctx context.Context) error {
+	err = a.act(ctx, s, func(ctx context.Context) error {
 		now := storage.Now()
 		if err := a.db.Unlink(ctx, s.PatientID, link.ID, now); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -163,7 +164,7 @@ func (a *Account) PostProfile(w http.ResponseWriter, r *http.Request) error {
 		kept.PhoneVerifiedAt = nil
 	}
 	p.GivenName, p.FamilyName, p.BirthDate, p.Locale, p.More = v.Given, v.Family, v.BirthDate, v.Locale, kept
-	if err := a.db.UpdateProfile(ctx, p); err != nil {
+	if err := a.act(ctx, s, func(ctx context.Context) error { return a.db.UpdateProfile(ctx, p) }); err != nil {
 		return fmt.Errorf("change profile: %w", err)
 	}
 	return web.Redirect(w, r, "/account")

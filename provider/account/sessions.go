@@ -75,7 +75,7 @@ func (a *Account) PostEndOthers(w http.ResponseWriter, r *http.Request) error {
 	if _, err := web.Form(r); err != nil {
 		return err
 	}
-	if err := a.db.EndSessions(r.Context(), s.PatientID, s.ID, storage.Now()); err != nil {
+	if err := a.act(r.Context(), s, func(ctx context.Context) error { return a.db.EndSessions(ctx, s.PatientID, s.ID, storage.Now()) }); err != nil {
 		return fmt.Errorf("end sessions: %w", err)
 	}
 	web.Event(r.Context(), "auth.session.ended", "ended", "others")

@@ -250,6 +250,17 @@ func TestRevocation(t *testing.T) {
 	require.Equal(t, map[string]any{"active": false}, h.introspection(t, body["refresh_token"]))
 }
 
+func TestRevokingAnExpiredAccessTokenEndsItsGrant(t *testing.T) {
+	h := build(t, storagetest.SQLite(t))
+	h.change(t, &h.portal, func(c *storage.Client) { c.Metadata.Lifetimes.AccessToken = 1 })
+	body := h.tokens(t, h.portal, h.secret, nil)
+	require.Eventually(t, func() bool { return h.introspection(t, body["access_token"])["active"] == false }, 20*time.Second, 100*time.Millisecond)
+	require.Equal(t, true, h.introspection(t, body["refresh_token"])["active"])
+	status, _ := h.post("/oauth2/revoke", h.portal, h.secret, url.Values{"token": {body["access_token"].(string)}})
+	require.Equal(t, 200, status)
+	require.Equal(t, false, h.introspection(t, body["refresh_token"])["active"])
+}
+
 func TestClientAuthentication(t *testing.T) {
 	h := build(t, storagetest.SQLite(t))
 	cc := "grant_type=client_credentials"
