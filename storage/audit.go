@@ -37,10 +37,14 @@ const (
 	Anonymous = "anonymous" // a request of somebody who has not proven who it is
 )
 
-// ActorPatient, ActorClient and ActorSource name one of many.
+// ActorPatient is the patient of an id.
 func ActorPatient(id string) string { return "patient:" + id }
-func ActorClient(id string) string  { return "client:" + id }
-func ActorSource(id string) string  { return "source:" + id }
+
+// ActorClient is the client of an id.
+func ActorClient(id string) string { return "client:" + id }
+
+// ActorSource is the source of the feed of an id.
+func ActorSource(id string) string { return "source:" + id }
 
 type actorKey struct{}
 

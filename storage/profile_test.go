@@ -13,7 +13,7 @@ func TestNamesAndBirthDates(t *testing.T) {
 	for name, good := range map[string]bool{
 		"Ada": true, "  Ada\tMaria ": true, "O’Neill-Çelik": true, strings.Repeat("ü", 100): true,
 		"": false, " ": false, strings.Repeat("a", 101): false, "<b>": false, "a\u202eb": false, "a\x07b": false,
-		"علی‌رضا": true, "ශ්‍රී": true, "മോഹന്‍": true, "邉\U000e0102": true, "नरेन्द्र": true, "Nguyễn": true, "Ada 👩🏽": true,
+		"علی\u200cرضا": true, "ශ්\u200dරී": true, "മോഹന്\u200d": true, "邉\U000e0102": true, "नरेन्द्र": true, "Nguyễn": true, "Ada 👩🏽": true,
 		"a\u200bb": false, "A\u200dda": false, "Ada\u200c": false, "\u200cAda": false, "علی\u200c\u200cرضا": false, "a\ufe0f": false,
 		"\u3164": false, "\u115f": false, "a\u034fb": false, "a\u00adb": false, "a\u2066b": false, "\u2800": false, "a\U000e0041": false,
 		"\ue000": false, "\ufeffAda": false, "a\xffb": false,
@@ -31,7 +31,7 @@ func TestNamesAndBirthDates(t *testing.T) {
 
 func FuzzNormalName(f *testing.F) {
 	f.Add("Ada  Byron")
-	f.Add("علی‌رضا")
+	f.Add("علی\u200cرضا")
 	f.Add("a\u200db\ufe0f")
 	f.Fuzz(func(t *testing.T, raw string) {
 		name := storage.NormalName(raw)
