@@ -176,6 +176,11 @@ func (db *DB) ForgiveAttempt(ctx context.Context, what, whom string) error {
 	return mapErr(db.g(ctx).Exec("UPDATE attempt SET tries = tries - 1 WHERE id = ? AND tries > 0", db.attemptID(what, whom)).Error)
 }
 
+// ForgetAttempts begins a count anew.
+func (db *DB) ForgetAttempts(ctx context.Context, what, whom string) error {
+	return mapErr(db.g(ctx).Exec("DELETE FROM attempt WHERE id = ?", db.attemptID(what, whom)).Error)
+}
+
 // Attempts is how many doings of what by whom are counted now.
 func (db *DB) Attempts(ctx context.Context, what, whom string, now time.Time) (int, error) {
 	var n int

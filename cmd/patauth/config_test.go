@@ -113,6 +113,8 @@ func TestWhatValidateRefuses(t *testing.T) {
 		{"ISSUER=https://xn--bcher-kva.example", ""},
 		{"TRUSTED_PROXIES=0.0.0.0/0", "trusted_proxies: a network of everybody"},
 		{"TRUSTED_PROXIES=::/0", "trusted_proxies: a network of everybody"},
+		{"TRUSTED_PROXIES=0.0.0.0/1,128.0.0.0/1", "trusted_proxies: a network of everybody"},
+		{"TRUSTED_PROXIES=fc00::/7,10.0.0.0/8", ""},
 		{"TRUSTED_PROXIES=10.0.0.0/33", "trusted_proxies"},
 		{"TRUSTED_PROXIES=10.0.0.0/8,::1", ""},
 		{"DRAIN=2m", "drain: must be"},

@@ -118,8 +118,9 @@ func reaches(networks, those []netip.Prefix) bool {
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return slices.ContainsFunc(those, p.Overlaps) })
 }
 
-// everybody reports whether a network is all of the world.
-func everybody(p netip.Prefix) bool { return p.Bits() == 0 }
+// everybody reports whether a network is more of the world than anybody has: 10.0.0.0/8
+// and fc00::/7 are the largest for private use.
+func everybody(p netip.Prefix) bool { return p.Bits() < 7 || p.Addr().Is4() && p.Bits() < 8 }
 
 func isPart(s string) bool { return slices.Contains([]string{"storage", "redis", "kafka", "smtp"}, s) }
 

@@ -1,9 +1,11 @@
 package login
 
 import (
+	"context"
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -23,6 +25,10 @@ const (
 	knownLife   = 180 * 24 * time.Hour
 	// knownTries is how many wrong passwords in a row make it a stranger.
 	knownTries = 10
+	// knownTogether is how many in a row all that are known for an account may have:
+	// with those of strangers no more than the hundred of NIST SP 800-63B-4, Section
+	// 3.2.2, whoever has collected browsers while they knew the password.
+	knownTogether = 40
 	// knownMost is how many accounts a browser is known for.
 	knownMost = 4
 	// kindKnown is what is counted and sealed.
@@ -46,6 +52,23 @@ func (l *Login) knownFor(r *http.Request, email string) string {
 		}
 	}
 	return ""
+}
+
+// countKnown counts a try of a browser that is known for who's account. One that has
+// none left, by itself or with the others, is a stranger from here on.
+func (l *Login) countKnown(ctx context.Context, who *candidate) error {
+	now := storage.Now()
+	err := l.db.CountAttempt(ctx, kindKnown, who.known, knownTries, knownLife, now)
+	if err == nil {
+		if err = l.db.CountAttempt(ctx, kindKnown, who.credential.ID, knownTogether, knownLife, now); errors.Is(err, storage.ErrSpent) {
+			err = errors.Join(err, l.db.ForgiveAttempt(ctx, kindKnown, who.known))
+		}
+	}
+	if errors.Is(err, storage.ErrSpent) {
+		who.known = ""
+		return nil
+	}
+	return err
 }
 
 // knownBrowser is what r's cookie says, the newest first; nothing where it is not

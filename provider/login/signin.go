@@ -27,8 +27,11 @@ func (l *Login) GetLogin(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := l.gate.looks.Pass(r); err != nil {
-		return err
+	// One visitor must not keep those who were here before from the page.
+	if len(l.knownBrowser(r)) == 0 {
+		if err := l.gate.looks.Pass(r); err != nil {
+			return err
+		}
 	}
 	v := signinView{Flow: flow, Email: flow.Typed, Problem: flow.Problem}
 	if v.Email == "" {
@@ -214,10 +217,7 @@ func (l *Login) candidate(r *http.Request, email string) (candidate, error) {
 func (l *Login) proves(ctx context.Context, who *candidate, password string) (bool, error) {
 	may := who.patient.ID != ""
 	if who.known != "" {
-		err := l.db.CountAttempt(ctx, kindKnown, who.known, knownTries, knownLife, storage.Now())
-		if errors.Is(err, storage.ErrSpent) {
-			who.known = ""
-		} else if err != nil {
+		if err := l.countKnown(ctx, who); err != nil {
 			return false, err
 		}
 	}
@@ -245,7 +245,8 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 	who.anew = anew
 	if ok && may {
 		if who.known != "" {
-			err, who.known = l.db.ForgiveAttempt(ctx, kindKnown, who.known), ""
+			err = errors.Join(l.db.ForgiveAttempt(ctx, kindKnown, who.known), l.db.ForgetAttempts(ctx, kindKnown, who.credential.ID))
+			who.known = ""
 		}
 		return true, err
 	}
@@ -261,7 +262,7 @@ func (l *Login) proves(ctx context.Context, who *candidate, password string) (bo
 func (l *Login) takeBack(ctx context.Context, who candidate, err error) error {
 	switch {
 	case who.known != "":
-		return errors.Join(err, l.db.ForgiveAttempt(ctx, kindKnown, who.known))
+		return errors.Join(err, l.db.ForgiveAttempt(ctx, kindKnown, who.known), l.db.ForgiveAttempt(ctx, kindKnown, who.credential.ID))
 	case who.try.Credential != "":
 		return errors.Join(err, l.db.TakeBack(ctx, who.try))
 	}

@@ -108,6 +108,32 @@ func TestStrangersDoNotShutAKnownBrowserOut(t *testing.T) {
 	})
 }
 
+// Who knew the password once may have collected known browsers: together they guess
+// forty times in a row, and are strangers then.
+func TestKnownBrowsersAreCountedTogether(t *testing.T) {
+	p := newSQLitePlace(t)
+	ada := p.patient("ada@example.org")
+	var collected []*browser
+	for range 6 {
+		b := p.signedIn("ada@example.org")
+		b.post("/signout").to("/login")
+		collected = append(collected, b)
+	}
+	failures := func() int {
+		all, err := p.db.Credentials(context.Background(), ada.ID)
+		require.NoError(t, err)
+		return all[0].Failures
+	}
+	for i := range knownTogether {
+		collected[i/(knownTries-1)].post("/login", "email", "ada@example.org", "current-password", wrong).is(401)
+	}
+	require.Zero(t, failures())
+	collected[5].post("/login", "email", "ada@example.org", "current-password", wrong).is(401)
+	require.Equal(t, 1, failures(), "now it counts for the account")
+	collected[5].post("/login", "email", "ada@example.org", "current-password", goodPassword).to("/account")
+	require.Zero(t, failures())
+}
+
 func TestAKnownBrowserIsWhatWeSealed(t *testing.T) {
 	p := newSQLitePlace(t)
 	p.patient("ada@example.org")
