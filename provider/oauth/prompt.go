@@ -195,11 +195,14 @@ func (q *request) demand(c storage.Client, wishes []string) error {
 	return nil
 }
 
-// asks are the scopes that the patient must have allowed: those asked for, and
-// those of the claims asked for one by one.
-func (q request) asks() storage.Words {
-	all := append(storage.Words{}, q.scopes...)
-	for _, name := range append(append([]string{}, q.claims.IDToken...), q.claims.UserInfo...) {
+// asks are the scopes that the patient must have allowed.
+func (q request) asks() storage.Words { return rests(q.scopes, q.claims) }
+
+// rests are the scopes that an authorization rests on: its own, and those of the
+// claims asked for one by one.
+func rests(scopes storage.Words, claims storage.Claims) storage.Words {
+	all := append(storage.Words{}, scopes...)
+	for _, name := range append(append([]string{}, claims.IDToken...), claims.UserInfo...) {
 		if scope := scopeOf(name); !all.Has(scope) {
 			all = append(all, scope)
 		}

@@ -161,6 +161,8 @@ func (o *OAuth) stillMay(ctx context.Context, ar fosite.AccessRequester) error {
 		return fosite.ErrUnauthorizedClient.WithHint("The client may not use this grant.")
 	case g.code.RedirectURI != "" && !matchRedirect(now, g.code.RedirectURI):
 		return fosite.ErrInvalidGrant.WithHint("The redirect URI of the code is registered no more.")
+	case !now.Scopes.Has(ar.GetGrantedScopes()...), !now.Scopes.Has(rests(g.Scopes, g.Claims.V)...):
+		return fosite.ErrInvalidScope.WithHint("The client may not ask any more for what was granted.")
 	case g.Grant.ID == "":
 		return nil
 	}
