@@ -537,6 +537,64 @@ func TestARegistrationsLife(t *testing.T) {
 	})
 }
 
+// What a patient allowed was to a name, and to where it led: a client that changes
+// either asks again (RFC 7592, Section 2.2, is no way around the patient).
+func TestAChangedRegistrationAsksThePatientAgain(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+		h := registering(t, db, Registration{Token: initial})
+		made, at, token := h.registered(t, map[string]any{"subject_type": "public"})
+		c, err := db.Client(t.Context(), made["client_id"].(string))
+		require.NoError(t, err)
+		b := h.browser(t)
+		b.signIn("pwd")
+		// begin asks to be led to a redirect URI; led is where that leads, and with what.
+		begin := func(to, prompt string) *httptest.ResponseRecorder {
+			return b.get("/oauth2/auth?" + askFor(c, oauth2.GenerateVerifier(), url.Values{"redirect_uri": {to}, "scope": {"openid email"}, "prompt": {prompt}}))
+		}
+		led := func(w *httptest.ResponseRecorder, to string) url.Values {
+			t.Helper()
+			require.Equal(t, http.StatusSeeOther, w.Code, w.Body)
+			u, err := url.Parse(w.Header().Get("Location"))
+			require.NoError(t, err)
+			require.Equal(t, to, u.Scheme+"://"+u.Host+u.Path)
+			return u.Query()
+		}
+		isAsked := func(to, name string) {
+			t.Helper()
+			got := led(begin(to, "none"), to)
+			require.Equal(t, "consent_required", got.Get("error"))
+			require.False(t, got.Has("code"))
+			page := begin(to, "")
+			require.Equal(t, 200, page.Code)
+			require.Empty(t, page.Header().Get("Location"))
+			require.Contains(t, page.Body.String(), name+" would like to:")
+			require.NotEmpty(t, led(b.press(asked(t, page), "allow"), to).Get("code"))
+			require.NotEmpty(t, led(begin(to, "none"), to).Get("code"), "remembered")
+		}
+		put := func(change map[string]any) {
+			t.Helper()
+			w, _ := h.call(t, "PUT", at, token, metadataOf(map[string]any{"client_id": c.ID, "subject_type": "public"}))
+			require.Equal(t, 200, w.Code, w.Body)
+			body := metadataOf(map[string]any{"client_id": c.ID, "subject_type": "public"})
+			maps.Copy(body, change)
+			w, _ = h.call(t, "PUT", at, token, body)
+			require.Equal(t, 200, w.Code, w.Body)
+		}
+		const moved, path = "https://moved.example/cb", "https://portal.example/elsewhere"
+		isAsked(callback, "Portal")
+		put(nil)
+		require.NotEmpty(t, led(begin(callback, "none"), callback).Get("code"), "nothing has changed")
+		put(map[string]any{"redirect_uris": []string{callback, path}})
+		require.NotEmpty(t, led(begin(path, "none"), path).Get("code"), "the same host")
+		put(map[string]any{"redirect_uris": []string{moved}})
+		isAsked(moved, "Portal")
+		put(map[string]any{"client_name": "City Hospital"})
+		isAsked(callback, "City Hospital")
+		put(map[string]any{"client_name": "City Hospital", "redirect_uris": []string{callback, moved}})
+		isAsked(moved, "City Hospital")
+	})
+}
+
 // Browsers of other sites register nobody: what changes a registration bears no
 // Origin of a page.
 func TestOtherSitesDoNotChangeRegistrations(t *testing.T) {
