@@ -29,7 +29,7 @@ run: build ## Build, then run everything in one process: bin/patauth dev
 test: build ## Run every test, with PostgreSQL, Redis, Chromium and Node.js; says what it skipped
 	PATAUTH_TEST_RELYING=yes .ci/testenv $(MAKE) -k --no-print-directory test-go test-race test-tools
 
-test-relying: build ## Run the relying parties of others alone: Node.js, Python, Java, Apache, Go
+test-relying: build ## Run the relying parties of others alone: Node.js, Python, Java, Apache, Go, oidc-agent
 	PATAUTH_TEST_RELYING=yes PATAUTH_TEST_BINARY='$(CURDIR)/bin/patauth' .ci/testenv sh -c 'cd tools && $(GO) test -count=1 -v ./relying'
 
 test-go:

@@ -1,6 +1,8 @@
 package relying
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -59,22 +62,16 @@ func TestSpring(t *testing.T) {
 	jars := part(t, "PATAUTH_TEST_JAVA")
 	h := open(t)
 	b := h.patient(t, "grace@example.org")
-	trust := filepath.Join(t.TempDir(), "trust")
-	out, err := exec.Command("keytool", "-importcert", "-noprompt", "-alias", "house", "-file", h.authority,
-		"-keystore", trust, "-storepass", "changeit").CombinedOutput()
-	require.NoError(t, err, "%s", out)
 	const api = "https://results.example/api"
 	h.register(t, "--grant", "client_credentials", "--audience", api, "--can-introspect", "--access-token-alg", "RS256")
 	service := h.register(t, "--grant", "client_credentials", "--audience", api, "--scope", "results.read")
 	const of = "-Dspring.security.oauth2.client."
 	p := h.portal(t, "/login/oauth2/code/patauth", func(p *portalAt) *exec.Cmd {
-		cmd := exec.Command("java", "-XX:TieredStopAtLevel=1", "-Djavax.net.ssl.trustStore="+trust, "-Djavax.net.ssl.trustStorePassword=changeit",
-			"-Dserver.port="+p.at[strings.LastIndex(p.at, ":")+1:], "-Dserver.address=localhost",
+		return h.java(t, jars, "-Dserver.port="+p.at[strings.LastIndex(p.at, ":")+1:], "-Dserver.address=localhost",
 			"-Dissuer="+h.Issuer, "-Daudience="+api, "-Dservice="+service.ID,
 			of+"provider.patauth.issuer-uri="+h.Issuer, of+"registration.patauth.client-id="+p.ID,
 			of+"registration.patauth.client-secret="+p.Secret, of+"registration.patauth.scope=openid,profile,email",
-			"-cp", filepath.Join(jars, "classes")+":"+filepath.Join(jars, "dependency", "*"), "relying.Portal")
-		return cmd
+			"relying.Portal")
 	})
 	user := p.learns(b, "/oauth2/authorization/patauth")
 	require.Equal(t, map[string]any{"sub": b.patient, "email": b.email, "name": "Grace Example"}, user)
@@ -90,6 +87,110 @@ func TestSpring(t *testing.T) {
 		require.NoError(t, err)
 		resp.Body.Close()
 		require.Equal(t, want, resp.StatusCode, resp.Header.Get("WWW-Authenticate"))
+	}
+}
+
+// java prepares to run a class of testdata/java that trusts the house's authority.
+func (h *house) java(t *testing.T, jars string, args ...string) *exec.Cmd {
+	t.Helper()
+	trust := filepath.Join(t.TempDir(), "trust")
+	out, err := exec.Command("keytool", "-importcert", "-noprompt", "-alias", "house", "-file", h.authority,
+		"-keystore", trust, "-storepass", "changeit").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return exec.Command("java", append([]string{"-XX:TieredStopAtLevel=1", "-Djavax.net.ssl.trustStore=" + trust,
+		"-Djavax.net.ssl.trustStorePassword=changeit", "-cp", filepath.Join(jars, "classes") + ":" + filepath.Join(jars, "dependency", "*")}, args...)...)
+}
+
+// The SDK of Nimbus by itself, as portals without Spring have it.
+func TestNimbus(t *testing.T) {
+	t.Parallel()
+	jars := part(t, "PATAUTH_TEST_JAVA")
+	h := open(t)
+	b := h.patient(t, "grace@example.org")
+	c := h.register(t, "--redirect-uri", portal)
+	cmd := h.java(t, jars, "relying.Nimbus", h.Issuer, c.ID, c.Secret, portal)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	said := &strings.Builder{}
+	cmd.Stderr = said
+	require.NoError(t, cmd.Start())
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	lines := bufio.NewScanner(stdout)
+	require.True(t, lines.Scan(), "%s", said)
+	_, err = stdin.Write([]byte(b.goes(lines.Text()).String() + "\n"))
+	require.NoError(t, err)
+	require.True(t, lines.Scan(), "%s", said)
+	require.Equal(t, b.patient+" "+b.email, lines.Text())
+}
+
+// oidc-agent is a device: it shows a code, keeps a refresh token and gives out
+// access tokens.
+func TestOIDCAgent(t *testing.T) {
+	t.Parallel()
+	agent := part(t, "PATAUTH_TEST_OIDC_AGENT")
+	h := open(t)
+	b := h.patient(t, "grace@example.org")
+	for name, flags := range map[string][]string{"with a secret": nil, "without": {"--public"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := h.register(t, append(flags, "--grant", "urn:ietf:params:oauth:grant-type:device_code,refresh_token", "--scope", "openid,email,offline_access")...)
+			dir, err := os.MkdirTemp("", "patauth-agent") // a socket's path is short
+			require.NoError(t, err)
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+			t.Cleanup(stop)
+			run := func(program string, args ...string) *exec.Cmd {
+				cmd := exec.CommandContext(ctx, filepath.Join(agent, program), args...)
+				cmd.Env = append(os.Environ(), "HOME="+dir, "OIDC_CONFIG_DIR="+dir, "OIDC_SOCK="+filepath.Join(dir, "socket"), "OIDC_ENCRYPTION_PW=of a test")
+				return cmd
+			}
+			daemon := run("oidc-agent", "--console", "--no-webserver", "--socket-path="+filepath.Join(dir, "socket"))
+			require.NoError(t, daemon.Start())
+			t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
+			require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "socket")); return err == nil }, 20*time.Second, 20*time.Millisecond)
+
+			said := &strings.Builder{}
+			gen := run("oidc-gen", "--flow=device", "--iss="+h.Issuer, "--client-id="+c.ID, "--client-secret="+c.Secret, "--cp="+h.authority,
+				"--scope=openid email offline_access", "--pw-env", "--prompt=none", "--confirm-default", "--no-url-call", "patient")
+			stdout, err := gen.StdoutPipe()
+			require.NoError(t, err)
+			gen.Stderr = gen.Stdout
+			require.NoError(t, gen.Start())
+			lines := bufio.NewScanner(stdout)
+			for shown := ""; shown == ""; {
+				require.True(t, lines.Scan(), "no code: %s", said)
+				said.WriteString(lines.Text() + "\n")
+				_, shown, _ = strings.Cut(lines.Text(), "enter the code: ")
+				if shown != "" {
+					b.of(t).goes(h.Issuer + "/device?user_code=" + url.QueryEscape(shown))
+				}
+			}
+			for lines.Scan() {
+				said.WriteString(lines.Text() + "\n")
+			}
+			require.NoError(t, gen.Wait(), "%s", said)
+
+			var before string
+			for _, args := range [][]string{{"patient"}, {"--force-new", "patient"}} { // the first one's, and one of the refresh token
+				out, err := run("oidc-token", args...).CombinedOutput()
+				require.NoError(t, err, "%s", out)
+				token := strings.TrimSpace(string(out))
+				require.NotEqual(t, before, token)
+				before = token
+				r, err := http.NewRequest(http.MethodGet, h.Issuer+"/oauth2/userinfo", nil)
+				require.NoError(t, err)
+				r.Header.Set("Authorization", "Bearer "+token)
+				resp, err := h.client.Do(r)
+				require.NoError(t, err)
+				defer resp.Body.Close()
+				var user struct{ Sub, Email string }
+				require.NoError(t, json.NewDecoder(resp.Body).Decode(&user))
+				require.Equal(t, struct{ Sub, Email string }{b.patient, b.email}, user)
+			}
+		})
 	}
 }
 
