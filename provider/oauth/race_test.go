@@ -2,10 +2,14 @@ package oauth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
@@ -64,6 +68,99 @@ func TestWhatIsTakenAwayGivesNoGrant(t *testing.T) {
 					_, err = db.Grant(ctx, c.GrantID, storage.Now())
 					require.ErrorIs(t, err, storage.ErrSpent)
 				}
+			})
+		})
+	}
+}
+
+// Fifty requests for tokens are being answered while what they need is taken from the
+// client: what was spent when the change was made is all that is ever spent.
+func TestWhatIsTakenFromAClientGivesNoToken(t *testing.T) {
+	without := func(kind string) func(*storage.Client) {
+		return func(c *storage.Client) {
+			c.GrantTypes = slices.DeleteFunc(slices.Clone(c.GrantTypes), func(k string) bool { return k == kind })
+		}
+	}
+	noOffline := func(c *storage.Client) { c.Scopes = storage.Words{"openid"} }
+	noSecret := func(c *storage.Client) { c.Secrets.V = nil }
+	for _, row := range []struct {
+		kind, taken string
+		take        func(*storage.Client)
+		want        []any
+	}{
+		{"authorization_code", "grant type", without("authorization_code"), []any{400, "unauthorized_client"}},
+		{"refresh_token", "grant type", without("refresh_token"), []any{400, "unauthorized_client"}},
+		{"authorization_code", "redirect URI", func(c *storage.Client) { c.RedirectURIs = storage.Strings{callback + "/other"} }, []any{400, "invalid_grant"}},
+		{"authorization_code", "scope", noOffline, []any{400, "invalid_scope"}},
+		{"refresh_token", "scope", noOffline, []any{400, "invalid_scope"}},
+		{"authorization_code", "secret", noSecret, []any{401, "invalid_client"}},
+		{"refresh_token", "secret", noSecret, []any{401, "invalid_client"}},
+	} {
+		t.Run(row.kind+" "+row.taken, func(t *testing.T) {
+			storagetest.Each(t, func(t *testing.T, db *storage.DB) {
+				h := build(t, db)
+				b, verifier := h.browser(t), oauth2.GenerateVerifier()
+				b.signIn("pwd")
+				forms := make([]url.Values, 50)
+				for i := range forms {
+					forms[i] = redeem(answer(t, b.get("/oauth2/auth?"+askFor(h.portal, verifier, nil))).Get("code"), verifier)
+					if row.kind == "refresh_token" {
+						status, body := h.post("/oauth2/token", h.portal, h.secret, forms[i])
+						require.Equal(t, 200, status, body)
+						forms[i] = refresh(body["refresh_token"])
+					}
+				}
+				spent := func(ctx context.Context) (n int) {
+					for _, form := range forms {
+						var at *time.Time
+						if row.kind == "refresh_token" {
+							token, err := db.RefreshToken(ctx, storage.Digest(form.Get("refresh_token")))
+							require.NoError(t, err)
+							at = token.UsedAt
+						} else {
+							code, err := db.Code(ctx, storage.Digest(form.Get("code")))
+							if !errors.Is(err, storage.ErrSpent) {
+								require.NoError(t, err)
+							}
+							at = code.UsedAt
+						}
+						if at != nil {
+							n++
+						}
+					}
+					return n
+				}
+				var issued atomic.Int64
+				before := 0
+				var all sync.WaitGroup
+				for i, form := range forms {
+					all.Go(func() {
+						status, body := h.post("/oauth2/token", h.portal, h.secret, form)
+						if status == http.StatusOK {
+							issued.Add(1)
+						} else if got := []any{status, body["error"]}; !slices.Equal(got, row.want) {
+							t.Error(got)
+						}
+					})
+					if i != 10 {
+						continue
+					}
+					all.Go(func() {
+						require.NoError(t, db.Tx(t.Context(), func(ctx context.Context) error {
+							_, err := db.ChangeClient(ctx, h.portal.ID, row.take)
+							before = spent(ctx) // nobody else can hold the client now
+							return err
+						}))
+					})
+				}
+				all.Wait()
+				for _, form := range forms {
+					status, body := h.post("/oauth2/token", h.portal, h.secret, form)
+					require.Equal(t, row.want[0], status, body)
+				}
+				require.EqualValues(t, before, issued.Load())
+				require.Equal(t, before, spent(t.Context()))
+				t.Logf("%d of %d before the change", before, len(forms))
 			})
 		})
 	}
