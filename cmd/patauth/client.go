@@ -45,6 +45,7 @@ type clientView struct {
 
 func viewClient(c storage.Client) clientView {
 	list := func(s []string) []string { return append([]string{}, s...) }
+	c.Metadata.Was = nil // what consents of old were given to is nobody's setting
 	made := []time.Time{}
 	for _, s := range c.Secrets.V {
 		made = append(made, s.CreatedAt)

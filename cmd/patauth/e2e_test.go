@@ -209,6 +209,8 @@ func newPerson(t *testing.T, switches ...string) *person {
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		// A page that is kept for Back goes on to answer what is asked of its successor.
+		chromedp.Flag("disable-features", "BackForwardCache"),
 	}
 	for i := 0; i < len(switches); i += 2 {
 		options = append(options, chromedp.Flag(switches[i], switches[i+1]))
@@ -267,7 +269,27 @@ func (p *person) sees(name string) {
 // waits until the page at an address shows selector.
 func (p *person) waits(address, selector string) {
 	p.t.Helper()
-	p.do(chromedp.WaitVisible(chromedp.CSS(selector)))
+	// A press breaks off what the page before was still loading, and that is told here.
+	ctx, stop := context.WithTimeout(p.ctx, 15*time.Second)
+	defer stop()
+	for try := 0; ; try++ {
+		err := chromedp.Do(ctx, chromedp.WaitVisible(chromedp.CSS(selector)))
+		if err == nil {
+			break
+		}
+		if try == 20 || !strings.Contains(err.Error(), "net::ERR_ABORTED") {
+			at, _ := chromedp.Run(p.ctx, chromedp.Location())
+			p.t.Fatalf("%v\nat %s\n%s", err, at, p.text())
+		}
+		time.Sleep(250 * time.Millisecond)
+	}
+	for range 200 {
+		state, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("document.readyState"))
+		if err == nil && state == "complete" {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	where, err := chromedp.Run(p.ctx, chromedp.Location())
 	require.NoError(p.t, err)
 	require.Contains(p.t, where, strings.TrimSuffix(address, "/"))
