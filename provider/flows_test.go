@@ -77,7 +77,7 @@ func TestFlows(t *testing.T) {
 	for _, file := range transcripts(t) {
 		t.Run(flowName(file), func(t *testing.T) {
 			t.Parallel()
-			playFile(t, file, newHouse(t))
+			playFile(t, file, newHouse(t, storagetest.SQLite(t)))
 		})
 	}
 }
@@ -381,9 +381,9 @@ const (
 	registration = "an initial access token for tests"
 )
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, db *storage.DB) *house {
 	ctx, stop := context.WithCancel(context.Background())
-	h := &house{db: storagetest.SQLite(t), told: make(chan string, 10)}
+	h := &house{db: db, told: make(chan string, 10)}
 	pages, err := templates.New("")
 	require.NoError(t, err)
 	h.keys, err = keys.Open(ctx, h.db, keys.Config{RSABits: 2048})
