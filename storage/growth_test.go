@@ -39,10 +39,11 @@ func emptyPostgres(t *testing.T) (*DB, string) {
 // the laboratory has anything to do with.
 func crowd(t *testing.T, db *DB, rows int) {
 	t.Helper()
-	filling, err := db.sql.Conn(t.Context())
+	ctx := withLimit(t.Context(), 5*time.Minute)
+	filling, err := db.sql.Conn(ctx)
 	require.NoError(t, err)
 	defer filling.Close()
-	_, err = filling.ExecContext(t.Context(), "SET statement_timeout = '5min'")
+	_, err = filling.ExecContext(ctx, "SET statement_timeout = '5min'")
 	require.NoError(t, err)
 	defer filling.ExecContext(context.Background(), "RESET statement_timeout")
 	for _, fill := range []string{
@@ -60,10 +61,10 @@ func crowd(t *testing.T, db *DB, rows int) {
 		if strings.Contains(fill, "$1") {
 			args = []any{rows}
 		}
-		_, err := filling.ExecContext(t.Context(), fill, args...)
+		_, err := filling.ExecContext(ctx, fill, args...)
 		require.NoError(t, err, fill)
 	}
-	_, err = filling.ExecContext(t.Context(), "ANALYZE")
+	_, err = filling.ExecContext(ctx, "ANALYZE")
 	require.NoError(t, err)
 }
 
