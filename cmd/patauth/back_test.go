@@ -24,7 +24,7 @@ func TestBackAndReload(t *testing.T) {
 		p.press(`form[action="/login"] button`)
 		p.waits("problem=login.wrong", `.problem`)
 	}
-	p.do(chromedp.NavigateBack())
+	chromedp.Run(p.ctx, chromedp.Evaluate[bool]("history.back(), true"))
 	p.waits("/login?request=", `form[action="/login"] button`)
 	p.do(chromedp.Reload())
 	p.waits("/login?request=", `form[action="/login"] button`)

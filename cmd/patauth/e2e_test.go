@@ -269,20 +269,8 @@ func (p *person) sees(name string) {
 // waits until the page at an address shows selector.
 func (p *person) waits(address, selector string) {
 	p.t.Helper()
-	// A press breaks off what the page before was still loading, and that is told here.
-	ctx, stop := context.WithTimeout(p.ctx, 15*time.Second)
-	defer stop()
-	for try := 0; ; try++ {
-		err := chromedp.Do(ctx, chromedp.WaitVisible(chromedp.CSS(selector)))
-		if err == nil {
-			break
-		}
-		if try == 20 || !strings.Contains(err.Error(), "net::ERR_ABORTED") {
-			at, _ := chromedp.Run(p.ctx, chromedp.Location())
-			p.t.Fatalf("%v\nat %s\n%s", err, at, p.text())
-		}
-		time.Sleep(250 * time.Millisecond)
-	}
+	p.do(chromedp.WaitVisible(chromedp.CSS(selector)))
+	// What is pressed while a page still loads breaks that off.
 	for range 200 {
 		state, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("document.readyState"))
 		if err == nil && state == "complete" {
